@@ -1,0 +1,66 @@
+# Two commands suffice: `make demo` installs into .venv and scans the demo model,
+# `make test` installs and runs everything that a reviewer would.
+
+PYTHON ?= python3
+BIN := .venv/bin
+SLOW ?= not slow
+WORKERS ?= 2
+
+.PHONY: demo test test-slow check install lock format lint types layers dependencies unit wheel benchmarks clean
+
+demo: install
+	$(BIN)/srdd scan demo --force --output build/demo-scan.json
+
+test: install check unit
+
+# Also the tests marked `slow`.
+test-slow: install check
+	$(MAKE) unit SLOW="slow or not slow"
+
+check: format lint types layers dependencies
+
+install: .venv/installed
+
+.venv/installed: requirements.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	mkdir -p build
+	touch $@
+
+format:
+	$(BIN)/ruff format --check .
+
+lint:
+	$(BIN)/ruff check .
+
+types:
+	$(BIN)/mypy
+
+layers:
+	$(BIN)/lint-imports
+
+dependencies:
+	$(BIN)/deptry .
+
+unit:
+	$(BIN)/pytest -m "$(SLOW)" -n $(WORKERS) --cov --cov-report=term
+
+# Written anew from what is installed; a local build of torch is named by its public version.
+lock:
+	{ echo "# Exact versions of everything that \`make\` installs; made with \`make lock\` on Python 3.11."; \
+	  $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//'; } > requirements.lock.new
+	mv requirements.lock.new requirements.lock
+
+wheel: install
+	$(BIN)/python -m build --outdir build/dist
+
+benchmarks: install
+	$(BIN)/python -m benchmarks.kernel
+	$(BIN)/python -m benchmarks.startup
+	$(BIN)/python -m benchmarks.scan memory
+	$(BIN)/python -m benchmarks.scan overhead
+	$(BIN)/python -m benchmarks.scan against-naive
+
+clean:
+	rm -rf .venv build .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis

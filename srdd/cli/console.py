@@ -1,0 +1,194 @@
+"""The two streams, and the manners of talking to a person or a pipe.
+
+Results go to standard output, all talk to standard error. Colours, cursor movements and progress
+bars are for terminals only, and not with NO_COLOR or TERM=dumb.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol, TextIO
+
+from rich.console import Console, RenderableType
+from rich.text import Text
+
+from srdd.errors import SrddError
+from srdd.report.text import safe
+
+LONGEST = 2000
+"""Characters of a message at most."""
+
+
+class _Results(Console):
+    """Standard output: when nobody reads it any more, the command is over."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+class _Talk(Console):
+    """Standard error: when nobody reads it any more, the work goes on in silence."""
+
+    def on_broken_pipe(self) -> None:
+        _drop(sys.stderr)
+
+
+def _wants_plain() -> bool:
+    """Whether the environment asks for text without escape codes, on a terminal too."""
+    dumb = os.environ.get("TERM", "").lower() in ("dumb", "unknown")
+    return dumb or bool(os.environ.get("NO_COLOR"))
+
+
+def _console(kind: type[Console]) -> Console:
+    # Figures speak for themselves: rich's own highlighting would colour every number.
+    return kind(
+        stderr=kind is _Talk,
+        highlight=False,
+        markup=False,
+        soft_wrap=False,
+        force_terminal=False if _wants_plain() else None,
+    )
+
+
+_busy: list[Console] = []
+"""The console whose progress is on display, if any; talk has to go around it."""
+
+
+def _talk() -> Console:
+    return _busy[-1] if _busy else _console(_Talk)
+
+
+def show(*parts: RenderableType) -> None:
+    """Print results on standard output."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name may not fit the encoding
+    console = _console(_Results)
+    for part in parts:
+        console.print(part)
+    sys.stdout.flush()
+
+
+def show_beside(*parts: RenderableType) -> None:
+    """Print on standard error what belongs to a result without being it."""
+    console = _talk()
+    for part in parts:
+        console.print(part)
+
+
+def write_result(content: bytes) -> None:
+    """Write a document to standard output, byte for byte."""
+    sys.stdout.buffer.write(content)
+    sys.stdout.buffer.flush()
+
+
+def say(sentence: str) -> None:
+    """Tell something on standard error."""
+    _talk().print(Text(safe(sentence, longest=LONGEST)), soft_wrap=True)
+
+
+def warn(sentence: str) -> None:
+    """Tell on standard error what a reader of the result must know."""
+    shown = safe(sentence, longest=LONGEST)
+    _talk().print(Text.assemble(("warning: ", "bold yellow"), shown), soft_wrap=True)
+
+
+def complain(error: SrddError) -> None:
+    """Tell an error and what to do next."""
+    console = _talk()
+    for word, style, text in (
+        ("error: ", "bold red", error.message),
+        ("hint: ", "bold cyan", error.hint),
+    ):
+        console.print(Text.assemble((word, style), safe(text, longest=LONGEST)), soft_wrap=True)
+
+
+def show_traceback() -> None:
+    """Print the traceback of the exception that is being handled on standard error."""
+    sys.stderr.write(traceback.format_exc())
+
+
+class Progress(Protocol):
+    """A piece of long work with a known amount."""
+
+    def advance(self, amount: int) -> None:
+        """So much more of it is done."""
+
+
+class _Silent:
+    def advance(self, amount: int) -> None:
+        pass
+
+
+@contextmanager
+def phase(what: str) -> Iterator[None]:
+    """Work whose length nobody knows: a spinner on a terminal, a line elsewhere."""
+    console = _talk()
+    what = safe(what)
+    if not console.is_terminal:
+        console.print(Text(what), soft_wrap=True)
+        yield
+        return
+    spinner = "dots" if console.encoding.startswith("utf") else "line"
+    with console.status(Text(what), spinner=spinner), _displaying(console):
+        yield
+
+
+@contextmanager
+def _displaying(console: Console) -> Iterator[None]:
+    _busy.append(console)
+    try:
+        yield
+    finally:
+        _busy.remove(console)
+
+
+@contextmanager
+def progress(what: str, total: int, unit: str) -> Iterator[Progress]:
+    """Work of known length: a bar with speed and time left on a terminal, a line elsewhere."""
+    console = _talk()
+    if not console.is_terminal:
+        console.print(Text(f"{what}: {total:,} {unit}"), soft_wrap=True)
+        yield _Silent()
+        return
+    from rich import progress as bars
+
+    class Speed(bars.ProgressColumn):
+        def render(self, task: bars.Task) -> Text:
+            return Text(f"{task.speed:,.0f} {unit}/s" if task.speed else f"- {unit}/s")
+
+    columns = (
+        bars.TextColumn("{task.description}"),
+        bars.BarColumn(bar_width=None),
+        bars.TaskProgressColumn(),
+        Speed(),
+        bars.TimeRemainingColumn(compact=True),
+    )
+    bar = bars.Progress(*columns, console=console, transient=True, expand=True)
+    with bar as display, _displaying(console):
+        task = display.add_task(what, total=total)
+
+        class Bar:
+            def advance(self, amount: int) -> None:
+                display.advance(task, amount)
+
+        yield Bar()
+
+
+def _drop(stream: TextIO) -> None:
+    """Let everything that is still written to a stream go nowhere."""
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, stream.fileno())
+    os.close(devnull)
+
+
+def close_quietly() -> None:
+    """After the reader of standard output went away: nothing more can be written there."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            _drop(stream)

@@ -1,0 +1,263 @@
+"""`srdd scan`: measure a model and show what came out."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from srdd.cli import console
+from srdd.errors import UsageError, counted, unknown_name
+from srdd.report.text import safe
+
+if TYPE_CHECKING:
+    from srdd.batches import TokenizedPrompts
+    from srdd.metrics import Thresholds
+    from srdd.prompts import PromptSet
+    from srdd.schema.scan import Scan
+
+MODEL = "Model"
+TEXT = "Prompts"
+MEASURE = "Measurement"
+RESULT = "Result"
+
+
+def default_name(model: str, formats: list[str], now: datetime) -> Path:
+    """The file a scan goes to when none is named: after model, format and time."""
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(model).name if model else "model").strip("-.")
+    spec = formats[0].replace(":", "-") + (f"-and-{len(formats) - 1}" if formats[1:] else "")
+    return Path(f"srdd-{stem[:80] or 'model'}-{spec}-{now:%Y%m%d-%H%M%S}.json")
+
+
+def parse_thresholds(given: list[str]) -> Thresholds:
+    """`METRIC=VALUE` settings on top of the defaults.
+
+    Raises:
+        UsageError: no such metric, or a value out of range.
+    """
+    from dataclasses import asdict
+
+    from srdd.metrics import Thresholds
+
+    values = asdict(Thresholds())
+    for setting in given:
+        name, equals, value = setting.partition("=")
+        if name not in values:
+            raise unknown_name("threshold", name, values)
+        try:
+            number = float(value)
+        except ValueError:
+            number = float("nan")
+        bounded = name in ("deadzone", "saturation")
+        if not equals or number != number or abs(number) == float("inf"):
+            raise UsageError(
+                f"--threshold {setting!r} has no number", f"write --threshold {name}=0.1"
+            )
+        if (bounded and not 0 <= number <= 1) or (name == "relative_error" and number < 0):
+            raise UsageError(
+                f"--threshold {setting} is not a fraction", f"5 % is written {name}=0.05"
+            )
+        values[name] = number
+    return Thresholds(**values)
+
+
+def parse_batch_size(given: str) -> int | Literal["auto"]:
+    """`auto` or a whole number from 1.
+
+    Raises:
+        UsageError: neither.
+    """
+    if given == "auto":
+        return "auto"
+    if given.isdecimal() and int(given) >= 1:
+        return int(given)
+    raise UsageError(f"--batch-size is {given!r}", "use auto, or a whole number from 1")
+
+
+def _read_prompts(source: str | None, limit: int | None, skip: int) -> PromptSet:
+    from srdd.prompts import builtin, read_prompts
+
+    if source is None:
+        return builtin(limit=limit, skip=skip)
+    return read_prompts(source, limit=limit, skip=skip)
+
+
+def scan(
+    model: Annotated[
+        str, typer.Argument(help="Folder or Hub id of a causal language model, or `demo`.")
+    ],
+    prompts: Annotated[
+        str | None,
+        typer.Option(
+            help="Calibration text: .txt (a prompt a line), .jsonl (prompt, text or messages), "
+            ".parquet, or - for standard input.",
+            show_default="built-in prompts",
+            rich_help_panel=TEXT,
+        ),
+    ] = None,
+    format: Annotated[
+        list[str],
+        typer.Option(help="Number format, NAME or NAME:RULE; repeat for several."),
+    ] = ["mxfp4"],  # noqa: B006 - typer copies it
+    site: Annotated[list[str], typer.Option(help="What to measure; repeat for several.")] = [  # noqa: B006
+        "output"
+    ],
+    rounding: Annotated[
+        str, typer.Option(help="even, half-away, toward-zero or stochastic.")
+    ] = "even",
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Where the scan goes; - for standard output.",
+            show_default="named after model, format and time",
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
+    limit: Annotated[
+        int | None, typer.Option(help="Use only so many prompts; 8 is a quick scan.")
+    ] = None,
+    skip: Annotated[int, typer.Option(help="Leave out so many prompts first.")] = 0,
+    max_length: Annotated[int | None, typer.Option(help="Cut prompts to so many tokens.")] = None,
+    batch_size: Annotated[str, typer.Option(help="Prompts in a batch, or auto.")] = "auto",
+    apply_chat_template: Annotated[
+        bool, typer.Option("--apply-chat-template", help="Write prompts as chats.")
+    ] = False,
+    skip_first_token: Annotated[
+        bool, typer.Option("--skip-first-token", help="Leave out each prompt's first token.")
+    ] = False,
+    threshold: Annotated[
+        list[str],
+        typer.Option(
+            metavar="METRIC=VALUE",
+            help="Flag layers beyond it; repeat for several.",
+            show_default="sqnr_db=20, deadzone=0.05, saturation=0.01, relative_error=0.1",
+        ),
+    ] = [],  # noqa: B006
+    dtype: Annotated[
+        str, typer.Option(help="Load weights as auto, bfloat16, float16 or float32.")
+    ] = "auto",
+    device: Annotated[
+        str | None,
+        typer.Option(help="cpu, cuda, cuda:1, ...", show_default="cuda if there is one, else cpu"),
+    ] = None,
+    device_map: Annotated[
+        str | None, typer.Option(help="Spread a large model, as accelerate does: auto.")
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(help="Folder or Hub id of the tokenizer.", show_default="the model's"),
+    ] = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")
+    ] = False,
+    allow_pickle: Annotated[
+        bool, typer.Option("--allow-pickle", help="Take weights that are stored as pickles.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Of the bootstrap and of stochastic rounding.")] = 0,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Measure, in one pass, what quantization does to every decoder layer.
+
+    Shows a table and writes the scan as JSON.
+    """
+    from srdd.checkpoint import check_dtype, check_tokenizer, find
+    from srdd.formats import check_rounding, parse_specs
+    from srdd.schema.document import check_target
+    from srdd.sites import check_sites
+
+    specs = [str(spec) for spec in parse_specs(format)]
+    sites = check_sites(site)
+    check_rounding(rounding)
+    check_dtype(dtype)
+    size = parse_batch_size(batch_size)
+    thresholds = parse_thresholds(threshold)
+    target = None if output == "-" else Path(output or default_name(model, specs, datetime.now()))
+    if target is not None:
+        check_target(target, force=force)
+    prompt_set = _read_prompts(prompts, limit, skip)
+    checkpoint = find(model, revision=revision, allow_pickle=allow_pickle)
+    words = find(tokenizer, weights=False) if tokenizer else checkpoint
+    check_tokenizer(words)
+
+    with console.phase("starting torch and transformers"):
+        from srdd.models import load_model, load_tokenizer
+        from srdd.scan import Listener, Origin, scan_model
+    with console.phase(f"loading {safe(model)}"):
+        reader = load_tokenizer(words, trust_remote_code=trust_remote_code)
+        loaded = load_model(
+            checkpoint,
+            dtype=dtype,
+            device=device,
+            device_map=device_map,
+            trust_remote_code=trust_remote_code,
+            allow_pickle=allow_pickle,
+        )
+
+    display = _Display()
+    try:
+        result = scan_model(
+            loaded.model,
+            reader,
+            prompt_set,
+            formats=specs,
+            sites=sites,
+            rounding=rounding,
+            max_length=max_length,
+            batch_size=size,
+            apply_chat_template=apply_chat_template,
+            skip_first_token=skip_first_token,
+            thresholds=thresholds,
+            seed=seed,
+            origin=Origin(
+                name=model,
+                source=checkpoint.source,
+                revision=loaded.commit or checkpoint.revision,
+                command=shlex.join(["srdd", *sys.argv[1:]]),
+                notes=loaded.notes,
+            ),
+            listener=Listener(display.started, display.advanced, console.warn),
+        )
+    finally:
+        display.close()
+    _deliver(result, target, force)
+
+
+def _deliver(result: Scan, target: Path | None, force: bool) -> None:
+    if target is None:
+        console.write_result(result.to_json())
+        return
+    from srdd.report.tables import scan_tables
+
+    result.save(target, force=force)
+    console.say(f"wrote {safe(str(target))}")
+    console.show(*scan_tables(result))
+
+
+class _Display:
+    """The progress bar of a scan, which can start only when the prompts have been tokenized."""
+
+    def __init__(self) -> None:
+        from contextlib import ExitStack
+
+        self._stack = ExitStack()
+        self._bar: console.Progress | None = None
+
+    def started(self, tokenized: TokenizedPrompts) -> None:
+        what = f"measuring {counted(len(tokenized.ids), 'prompt')}"
+        self._bar = self._stack.enter_context(console.progress(what, tokenized.tokens, "tokens"))
+
+    def advanced(self, prompts: int, tokens: int) -> None:
+        if self._bar is not None:
+            self._bar.advance(tokens)
+
+    def close(self) -> None:
+        self._stack.close()

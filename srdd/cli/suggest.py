@@ -1,0 +1,303 @@
+"""`srdd suggest`: from a scan to a noise configuration that a trainer accepts."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from srdd.cli import console
+from srdd.errors import UsageError
+from srdd.report.text import safe
+
+if TYPE_CHECKING:
+    from srdd.schema.rin import RinConfig
+    from srdd.schema.scan import Scan
+
+RANKING = "Ranking"
+TARGETED = "Strategy targeted"
+VARIABLE = "Strategy variable"
+ZONE = "Strategy zone"
+NOISE = "Noise"
+RESULT = "Result"
+
+
+def parse_tiers(given: list[str]) -> dict[str, tuple[float, float] | None] | None:
+    """`NAME=START:END` or `NAME=none` settings; None for none given.
+
+    Raises:
+        UsageError: one of them is neither.
+    """
+    found: dict[str, tuple[float, float] | None] = {}
+    for setting in given:
+        name, equals, value = setting.partition("=")
+        start, colon, end = value.partition(":")
+        try:
+            if not equals or not (colon or value == "none"):
+                raise ValueError
+            found[name] = (float(start), float(end)) if colon else None
+        except ValueError:
+            raise UsageError(
+                f"--tier {setting!r} is no schedule", "write high=0.05:0.001, or low=none"
+            ) from None
+    return found or None
+
+
+def load(source: str | None) -> Scan:
+    """The scan to start from: a file, `-` for standard input, or the newest in this folder.
+
+    Raises:
+        InputError: there is none, or it cannot be read.
+    """
+    from srdd.reading import load_scan, parse_scan
+
+    if source == "-":
+        return parse_scan(sys.stdin.buffer.read(), "standard input")
+    if source is None:
+        from srdd.cli.latest import newest_scan
+
+        found = newest_scan(Path())
+        console.say(f"reading {safe(str(found))}, the newest scan here")
+        return load_scan(found)
+    return load_scan(Path(source))
+
+
+def suggest(
+    scan: Annotated[
+        str | None,
+        typer.Argument(
+            help="A scan by srdd or by the method's prototype; - for standard input.",
+            show_default="the newest in this folder",
+        ),
+    ] = None,
+    strategy: Annotated[
+        str, typer.Option(help="uniform, targeted, variable, zone, inverse, shuffled, or all.")
+    ] = "variable",
+    metric: Annotated[
+        str,
+        typer.Option(
+            help="Rank layers by relative_error, sqnr_db, deadzone, relative_l1 or "
+            "floor_distance_db.",
+            rich_help_panel=RANKING,
+        ),
+    ] = "relative_error",
+    site: Annotated[
+        str | None,
+        typer.Option(
+            help="Which site of the scan.", show_default="output", rich_help_panel=RANKING
+        ),
+    ] = None,
+    format: Annotated[
+        str | None,
+        typer.Option(
+            help="Which format of the scan, if it holds several.",
+            show_default="the only one",
+            rich_help_panel=RANKING,
+        ),
+    ] = None,
+    top_k: Annotated[
+        int | None,
+        typer.Option(help="How many layers.", show_default="10", rich_help_panel=TARGETED),
+    ] = None,
+    top_fraction: Annotated[
+        float | None,
+        typer.Option(
+            help="Which share of the layers.", show_default="off", rich_help_panel=TARGETED
+        ),
+    ] = None,
+    direction: Annotated[
+        str | None,
+        typer.Option(
+            help="proportional: more noise on worse layers; inverse: less.",
+            show_default="proportional",
+            rich_help_panel=VARIABLE,
+        ),
+    ] = None,
+    cap: Annotated[
+        float | None,
+        typer.Option(
+            help="Divide multipliers so that the largest is this.",
+            show_default="off",
+            rich_help_panel=VARIABLE,
+        ),
+    ] = None,
+    clip: Annotated[
+        tuple[float, float] | None,
+        typer.Option(
+            metavar="LOW HIGH",
+            help="Keep multipliers between these.",
+            show_default="off",
+            rich_help_panel=VARIABLE,
+        ),
+    ] = None,
+    zones: Annotated[
+        str | None,
+        typer.Option(
+            help="depth, breaks (natural breaks of the metric), or ranges as 0-3,4-9,10-27.",
+            show_default="depth",
+            rich_help_panel=ZONE,
+        ),
+    ] = None,
+    tier: Annotated[
+        list[str],
+        typer.Option(
+            metavar="NAME=START:END",
+            help="Sigmas of tier high, medium or low, or NAME=none; repeat for several.",
+            show_default="high=0.05:0.001, medium=0.03:0.0005, low=none",
+            rich_help_panel=ZONE,
+        ),
+    ] = [],  # noqa: B006 - typer copies it
+    sigma_start: Annotated[
+        float, typer.Option(help="Sigma at the first noisy stage.", rich_help_panel=NOISE)
+    ] = 0.05,
+    sigma_end: Annotated[
+        float, typer.Option(help="Sigma at the last stage.", rich_help_panel=NOISE)
+    ] = 0.0005,
+    num_stages: Annotated[
+        int,
+        typer.Option(
+            help="Stages that the run is cut into; the first is clean.", rich_help_panel=NOISE
+        ),
+    ] = 10,
+    layer_type: Annotated[
+        str, typer.Option(help="Noise on rmsnorm or linear.", rich_help_panel=NOISE)
+    ] = "rmsnorm",
+    exclude: Annotated[
+        list[str],
+        typer.Option(
+            metavar="PATTERN",
+            help="Spare modules whose name contains this; repeat for several.",
+            show_default="lm_head, embed_tokens, lora_",
+            rich_help_panel=NOISE,
+        ),
+    ] = [],  # noqa: B006
+    equal_energy: Annotated[
+        bool,
+        typer.Option(
+            "--equal-energy",
+            help="Scale sigma so that the noise energy is uniform's.",
+            rich_help_panel=NOISE,
+        ),
+    ] = False,
+    controls: Annotated[
+        bool,
+        typer.Option(
+            "--controls",
+            help="Also write uniform noise and the controls inverse and shuffled; needs -o FOLDER.",
+            rich_help_panel=RESULT,
+        ),
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Of the shuffled control.", rich_help_panel=NOISE)] = 0,
+    consumer: Annotated[
+        str,
+        typer.Option(
+            "--for",
+            help="The trainer: guide, verl-rin, qerl, surogate or srdd.",
+            rich_help_panel=RESULT,
+        ),
+    ] = "guide",
+    form: Annotated[
+        str | None,
+        typer.Option(
+            "--as",
+            help="yaml, json or overrides (of Hydra, or flags, for a shell).",
+            show_default="by the name of the file, or what the trainer reads",
+            rich_help_panel=RESULT,
+        ),
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE|FOLDER",
+            help="Where it goes; a folder with --strategy all or --controls.",
+            show_default="standard output",
+            rich_help_panel=RESULT,
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Overwrite existing files.", rich_help_panel=RESULT)
+    ] = False,
+    questions: Annotated[
+        int,
+        typer.Option(help="Evaluation questions, for the plan.", rich_help_panel=RESULT),
+    ] = 1319,
+    baseline: Annotated[
+        float | None,
+        typer.Option(
+            help="Accuracy without noise as a fraction, for the plan.",
+            show_default="to fill in",
+            rich_help_panel=RESULT,
+        ),
+    ] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Turn a scan into a noise configuration for a trainer.
+
+    The configuration goes to standard output; the table and what speaks against it to standard
+    error. No configuration promises a gain.
+    """
+    from srdd.exports import form_of
+    from srdd.schema.document import check_target
+
+    general: dict[str, Any] = {
+        "site": site,
+        "format": format,
+        "metric": metric,
+        "equal_energy": equal_energy,
+        "sigma_start": sigma_start,
+        "sigma_end": sigma_end,
+        "num_stages": num_stages,
+        "layer_type": layer_type,
+        "exclude": exclude,
+        "seed": seed,
+    }
+    special: dict[str, dict[str, Any]] = {
+        "targeted": {"top_k": top_k, "top_fraction": top_fraction},
+        "variable": {"direction": direction, "cap": cap, "clip": clip},
+        "zone": {"zones": zones, "tiers": parse_tiers(tier)},
+    }
+    if strategy == "all" or controls:
+        from srdd.cli import experiments
+
+        target = experiments.Target(
+            experiments.check_folder(output, force), consumer, form_of(consumer, form), force
+        )
+        runs = experiments.runs_of(strategy, special)
+        experiments.check_evaluation(questions, baseline)
+        experiments.write(load(scan), runs, general, target, questions, baseline)
+        return
+    form = form_of(consumer, form or _form_by_name(output))
+    if output not in (None, "-"):
+        check_target(Path(output), force=force)
+    found = load(scan)
+    from srdd.strategies import suggest as suggest_from
+
+    merged = {name: value for own in special.values() for name, value in own.items()}
+    config = suggest_from(found, strategy, **general, **merged)
+    _deliver(config, found, consumer, form, output, force)
+
+
+def _form_by_name(output: str | None) -> str | None:
+    """The form that the name of the file asks for, if it does."""
+    suffix = Path(output or "").suffix.lower()
+    return {".yaml": "yaml", ".yml": "yaml", ".json": "json"}.get(suffix)
+
+
+def _deliver(
+    config: RinConfig, scan: Scan, consumer: str, form: str, output: str | None, force: bool
+) -> None:
+    from srdd.exports import export
+    from srdd.report.rin_table import rin_tables
+    from srdd.schema.document import write_whole
+
+    content = export(config, consumer, form).encode()
+    console.show_beside(*rin_tables(config, scan))
+    if output in (None, "-"):
+        console.write_result(content)
+        return
+    write_whole(Path(output), content, force=force)
+    console.say(f"wrote {safe(output)}")

@@ -1,0 +1,58 @@
+"""What srdd raises on purpose.
+
+    SrddError
+    ├── UsageError      a wrong name, option or combination of them
+    ├── InputError      a file, model or prompt set that cannot be used as it is
+    ├── OutputError     a result that cannot be written where it was wanted
+    └── MergeError      documents that do not belong together
+
+Every one carries a hint: what to do next. Nothing else that srdd raises is meant for a reader.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class SrddError(Exception):
+    """Something a person can mend.
+
+    Arguments:
+        message: what happened, as one sentence without the word "error".
+        hint: what to do next.
+    """
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(SrddError):
+    """A name, an option or a combination of them that does not exist."""
+
+
+class InputError(SrddError):
+    """A file, a model or a set of prompts that cannot be used as it is."""
+
+
+class OutputError(SrddError):
+    """A result that cannot be written where it was wanted."""
+
+
+class MergeError(SrddError):
+    """Documents that do not belong together."""
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 prompt`, `2,000 prompts`: a count with its noun, for a message."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
+    """The error for a `name` that is none of `known`; the hint lists them, closest first."""
+    names = list(known)
+    close = difflib.get_close_matches(name, names, n=len(names), cutoff=0.0) if name else []
+    ordered = close + [other for other in names if other not in close]
+    return UsageError(f"unknown {kind} {name!r}", f"choose from: {', '.join(ordered)}")

@@ -1,0 +1,1 @@
+"""Finished scans and configurations, shown to people. Nothing here runs a model."""

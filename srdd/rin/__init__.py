@@ -1,0 +1,1 @@
+"""Noise injection: sigma by training step, and the noise itself."""

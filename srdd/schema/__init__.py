@@ -1,0 +1,1 @@
+"""The two documents that cross srdd's borders, validated and versioned: Scan and RinConfig."""

@@ -1,0 +1,383 @@
+"""`srdd suggest` from the outside: streams, files, messages, speed, and what a person sees."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from made_scans import PROTOTYPE, made, prototype, rising, thorough
+from rich.console import Console
+
+from srdd.cli.app import run
+from srdd.cli.latest import newest_scan
+from srdd.errors import InputError
+from srdd.reading import load_scan
+from srdd.report.rin_table import rin_tables
+from srdd.schema.rin import load_rin
+from srdd.strategies import suggest
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to work in, with a terminal of 80 columns."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    return tmp_path
+
+
+@pytest.fixture
+def scan(here: Path) -> Path:
+    return Path(shutil.copy(PROTOTYPE, here / "scan.json"))
+
+
+def written(text: str) -> Any:
+    return yaml.safe_load(text)["trainer"]["noise_injection"]
+
+
+class TestStreams:
+    def test_the_configuration_is_all_of_standard_output(
+        self, scan: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        assert run(["suggest", str(scan), "--strategy", "targeted"]) == 0
+        out, err = capfd.readouterr()
+        assert written(out)["target_layers"] == [15, 14, 16, 17, 12, 13, 11, 18, 19, 10]
+        assert "recommended: uniform" in err
+        assert "What speaks against it" in err
+
+    def test_the_newest_scan_is_read_and_named(
+        self, scan: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        assert run(["suggest"]) == 0
+        out, err = capfd.readouterr()
+        assert "reading scan.json, the newest scan here" in err
+        assert len(written(out)["layer_multipliers"]) == 28
+
+    def test_a_file_is_written_and_named(
+        self, scan: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        assert run(["suggest", "-o", "rin.json", "--for", "srdd"]) == 0
+        out, err = capfd.readouterr()
+        assert out == ""
+        assert "wrote rin.json" in err
+        assert load_rin("rin.json") == suggest(load_scan(scan), "variable")
+
+    def test_the_form_follows_from_the_file_s_name(self, scan: Path) -> None:
+        assert run(["suggest", "-o", "a.json"]) == 0
+        assert json.loads(Path("a.json").read_text())["trainer"]
+        assert run(["suggest", "-o", "a.yaml", "--strategy", "uniform", "--for", "qerl"]) == 0
+        assert yaml.safe_load(Path("a.yaml").read_text())["num_stages"] == 10
+        assert run(["suggest", "-o", "b.json", "--as", "overrides"]) == 0
+        assert Path("b.json").read_text().startswith("++trainer")
+
+    def test_standard_input_is_read(
+        self, scan: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        with scan.open() as file:
+            monkeypatch.setattr(sys, "stdin", file)
+            assert run(["suggest", "-", "--as", "json", "-o", "-"]) == 0
+        assert json.loads(capfd.readouterr().out)["trainer"]
+
+    def test_options_reach_the_strategy(
+        self, scan: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        line = "suggest --clip 0.9 1.1 --direction inverse --sigma-start 0.01 --num-stages 5"
+        assert run([*line.split(), "--for", "srdd", "--exclude", "q_norm", "--equal-energy"]) == 0
+        found = json.loads(capfd.readouterr().out)
+        assert found["parameters"] == {
+            "sigma_start": 0.01,
+            "sigma_end": 0.0005,
+            "num_stages": 5,
+            "top_k": None,
+            "direction": "inverse",
+            "cap": None,
+            "clip": [0.9, 1.1],
+            "zones": None,
+            "tiers": None,
+            "seed": None,
+            "equal_energy": True,
+        }
+        assert "q_norm" in found["exclude_patterns"]
+        zone = "suggest --strategy zone --tier high=0.02:0.002 --tier medium=none --for srdd"
+        assert run(zone.split()) == 0
+        (tier,) = json.loads(capfd.readouterr().out)["tiers"]
+        assert tier["schedule"]["sigma_start"] == 0.02
+
+
+class TestFolder:
+    def test_all_strategies_and_controls_and_a_plan(
+        self, scan: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        assert run(["suggest", "--strategy", "all", "-o", "plan", "--baseline", "0.5641"]) == 0
+        out, err = capfd.readouterr()
+        assert out == ""
+        assert "wrote 6 configurations and plan.md to plan" in err
+        names = {path.name for path in Path("plan").iterdir()}
+        labels = {"uniform", "targeted", "variable", "zone", "inverse", "shuffled"}
+        assert names == {f"{label}.yaml" for label in labels} | {"plan.md"}
+        for label in labels:
+            roots = list(yaml.safe_load_all((Path("plan") / f"{label}.yaml").read_text()))
+            assert all(root["trainer"]["noise_injection"]["enabled"] for root in roots)
+        assert "56.41 %" in Path("plan/plan.md").read_text()
+
+    def test_what_a_trainer_cannot_take_is_left_out_and_told(
+        self, scan: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        assert run(["suggest", "--strategy", "all", "-o", "plan", "--for", "verl-rin"]) == 0
+        assert "left out zone, because verl-rin has one schedule" in capfd.readouterr().err
+        assert not Path("plan/zone.yaml").exists()
+        assert "Left out: zone" in Path("plan/plan.md").read_text()
+
+    def test_controls_of_one_strategy(self, scan: Path) -> None:
+        line = "suggest --strategy targeted --top-k 5 --controls -o plan --for srdd --seed 3"
+        assert run(line.split()) == 0
+        found = {path.stem: load_rin(path) for path in Path("plan").glob("*.json")}
+        assert set(found) == {"uniform", "targeted", "inverse", "shuffled"}
+        assert len(found["shuffled"].layers) == 5
+        assert len(found["inverse"].layers) == 23
+        assert found["shuffled"].parameters.seed == 3
+
+    def test_nothing_is_written_over(self, scan: Path, capfd: pytest.CaptureFixture[str]) -> None:
+        line = ["suggest", "--strategy", "all", "-o", "plan"]
+        Path("plan").mkdir()
+        Path("plan/zone.yaml").write_text("mine")
+        assert run(line) == 2
+        assert "plan/zone.yaml exists already" in capfd.readouterr().err
+        assert [path.name for path in Path("plan").iterdir()] == ["zone.yaml"]
+        assert run([*line, "--force"]) == 0
+        assert Path("plan/zone.yaml").read_text() != "mine"
+
+    def test_equal_layers_leave_uniform_and_variable(self, here: Path) -> None:
+        made([0.3] * 4).save("scan.json")
+        assert run(["suggest", "--strategy", "all", "-o", "plan"]) == 0
+        assert {path.stem for path in Path("plan").glob("*.yaml")} == {"uniform", "variable"}
+
+
+def change(**layer: Any) -> bytes:
+    found = prototype()
+    found["report"]["per_layer"][3] |= layer
+    return json.dumps(found).encode()
+
+
+def newer() -> bytes:
+    return made(rising(2)).to_json().replace(b'"schema_version":1', b'"schema_version":7', 1)
+
+
+BAD_FILES = [
+    (b'{"results": [1]}', "scan.json is not a document of kind 'srdd.scan'"),
+    (newer(), "scan.json has schema version 7, and this srdd reads up to 1"),
+    (PROTOTYPE.read_bytes()[:5000], "scan.json is not valid JSON"),
+    (PROTOTYPE.read_bytes().replace(b"0.30078125", b"NaN"), "scan.json is not valid JSON"),
+    (change(deadzone_ratio=-0.2), "deadzone_ratio: Input should be greater than or equal to 0"),
+    (change(layer_id=2), "layer 2 stands twice in output"),
+    (change(layer_id=30), "a record names layer 30, which the model lacks"),
+]
+
+BAD_LINES = [
+    ("suggest nowhere.json", "there is no file nowhere.json", "srdd scan"),
+    ("suggest --strategy best", "unknown strategy 'best'", "uniform"),
+    ("suggest --metric error", "unknown metric 'error'", "relative_error"),
+    ("suggest --site weight", "the scan holds no site 'weight'", "output"),
+    ("suggest --format nvfp4", "the scan holds no format for 'nvfp4'", "mxfp4:floor"),
+    ("suggest --strategy targeted --top-k 29", "top_k is 29, and the scan has 28", "1 to 28"),
+    ("suggest --top-k 3", "top_k belongs to strategy targeted", "targeted"),
+    ("suggest --num-stages 2", "num_stages 2 makes trainers divide by zero", "3 stages"),
+    ("suggest --num-stages 1", "num_stages 1 gives no noise at all", "3 stages"),
+    ("suggest --sigma-end 0", "sigma_end 0 gives one noisy stage", "above 0"),
+    ("suggest --sigma-end 0.1", "sigma_end 0.1 is above sigma_start", "swap"),
+    ("suggest --strategy zone --zones 0-9,5-27", "zones 0-9 and 5-27 overlap", "0-3,4-9"),
+    ("suggest --strategy zone --zones 0-9,12-27", "no zone holds layers 10 to 11", "0-3,4-9"),
+    ("suggest --strategy zone --tier high", "--tier 'high' is no schedule", "high=0.05"),
+    ("suggest --strategy zone --tier high=a:b", "--tier 'high=a:b' is no schedule", "high="),
+    ("suggest --for trl", "unknown consumer 'trl'", "srdd"),
+    ("suggest --for qerl", "QeRL puts the same noise on every layer", "--strategy uniform"),
+    ("suggest --for surogate --as overrides", "surogate takes no overrides", "yaml"),
+    ("suggest --strategy all", "several files come out of this", "-o FOLDER"),
+    ("suggest --strategy all -o scan.json", "scan.json is a file", "folder"),
+    ("suggest --strategy all -o no/such", "there is no folder no", "mkdir -p"),
+    ("suggest --strategy best --controls -o p", "unknown strategy 'best'", "variable"),
+    ("suggest --strategy uniform --controls -o p", "uniform is itself what others", "targeted"),
+    ("suggest --strategy all -o p --baseline 56", "accuracy 56 is no fraction", "0.564"),
+    ("suggest --strategy all -o p --layer-type x", "unknown layer type 'x'", "rmsnorm"),
+    ("suggest -o scan.json", "scan.json exists already", "--force"),
+    ("suggest -o no/such.yaml", "there is no folder no", "mkdir -p"),
+    ("suggest --stratgey zone", "No such option", "suggest --help"),
+]
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(("content", "message"), BAD_FILES)
+    def test_a_file_that_is_no_good_scan(
+        self, here: Path, capfd: pytest.CaptureFixture[str], content: bytes, message: str
+    ) -> None:
+        Path("scan.json").write_bytes(content)
+        assert run(["suggest", "scan.json", "-o", "rin.yaml"]) == 2
+        out, err = capfd.readouterr()
+        assert out == ""
+        assert message in err
+        assert "hint: " in err
+        assert "Traceback" not in err
+        assert not Path("rin.yaml").exists()
+
+    @pytest.mark.parametrize(("line", "message", "hint"), BAD_LINES)
+    def test_a_command_that_cannot_be(
+        self, scan: Path, capfd: pytest.CaptureFixture[str], line: str, message: str, hint: str
+    ) -> None:
+        assert run(line.split()) == 2
+        out, err = capfd.readouterr()
+        assert out == ""
+        told, _, way_out = err.partition("hint: ")
+        assert f"error: {message}" in told
+        assert hint in way_out
+        assert not Path("p").exists()
+
+    def test_no_scan_in_the_folder(self, here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+        Path("package.json").write_text("{}")
+        assert run(["suggest"]) == 2
+        err = capfd.readouterr().err
+        assert f"there is no scan in {here}" in err
+        assert "srdd scan MODEL" in err
+
+    def test_a_layer_without_figures(self, here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+        found = prototype()
+        del found["report"]["per_layer"][5]
+        Path("scan.json").write_text(json.dumps(found))
+        assert run(["suggest"]) == 2
+        assert "the scan holds no figures of layer 5" in capfd.readouterr().err
+
+    def test_one_layer_and_equal_layers(
+        self, here: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        made([0.3]).save("one.json")
+        made([0.3] * 4).save("equal.json")
+        for name, message in (("one", "there is only one layer"), ("equal", "all 4 layers are")):
+            assert run(["suggest", f"{name}.json", "--strategy", "targeted"]) == 2
+            assert message in capfd.readouterr().err
+            assert run(["suggest", f"{name}.json"]) == 0
+            assert "recommended: uniform" in capfd.readouterr().err
+
+
+class TestNewest:
+    def at(self, path: Path, content: bytes, when: int) -> Path:
+        path.write_bytes(content)
+        os.utime(path, (when, when))
+        return path
+
+    def test_it_is_known_by_its_content(self, here: Path) -> None:
+        ours = made(rising(2)).to_json()
+        old = self.at(here / "z.json", ours, 100)
+        self.at(here / "srdd-x.json", b'{"kind": "srdd.rin"}', 500)
+        self.at(here / "broken.json", b'{"no', 600)
+        (here / "folder.json").mkdir()
+        assert newest_scan(here) == old
+        theirs = self.at(here / "theirs.json", PROTOTYPE.read_bytes(), 200)
+        assert newest_scan(here) == theirs
+        mentions = b'{"notes": "about \\"srdd.scan\\" and", "x": "srdd.scan"}'
+        self.at(here / "notes.json", mentions, 700)
+        assert newest_scan(here) == theirs
+        keys_sorted = json.dumps(json.loads(ours), sort_keys=True).encode()
+        assert newest_scan(here) != self.at(here / "later.txt", ours, 900)
+        assert newest_scan(here) == self.at(here / "sorted.json", keys_sorted, 800)
+
+    def test_a_broken_scan_is_not_passed_over_for_an_older_one(self, here: Path) -> None:
+        ours = made(rising(2)).to_json()
+        self.at(here / "old.json", ours, 100)
+        cut = self.at(here / "new.json", ours[:500], 200)
+        assert newest_scan(here) == cut
+        assert run(["suggest"]) == 2
+
+    def test_none_is_told(self, here: Path) -> None:
+        with pytest.raises(InputError, match="there is no scan in"):
+            newest_scan(here)
+
+
+def rendered(width: int, strategy: str = "variable", **options: Any) -> str:
+    scan = thorough(rising(28), **options)
+    console = Console(width=width, highlight=False, markup=False)
+    with console.capture() as capture:
+        for part in rin_tables(suggest(scan, strategy), scan):
+            console.print(part)
+    return capture.get()
+
+
+class TestTable:
+    @pytest.mark.parametrize("width", [40, 60, 80, 200])
+    @pytest.mark.parametrize("strategy", ["variable", "targeted", "zone"])
+    def test_no_figure_is_cut(self, width: int, strategy: str) -> None:
+        scan = thorough(rising(28))
+        config = suggest(scan, strategy)
+        text = rendered(width, strategy)
+        assert max(map(len, text.splitlines())) <= width
+        assert "…" not in text
+        rows = [line.split() for line in text.splitlines()]
+        for entry in config.layers:
+            (row,) = (row for row in rows if row[:1] == [str(entry.layer)])
+            for figure in (
+                f"{100 * entry.value:.1f}",
+                f"{entry.multiplier:.2f}",
+                f"{entry.sigma:.3g}",
+                f"{entry.signal_to_noise_db:.1f}",
+                f"{entry.sqnr_db:.1f}",
+            ):
+                assert figure in row
+
+    def test_layers_without_noise_say_so(self) -> None:
+        text = rendered(80, "targeted")
+        row = next(line for line in text.splitlines() if line.split()[:1] == ["0"])
+        assert "none" in row
+
+    def test_intervals_and_bars_stand_where_there_is_room(self) -> None:
+        assert "±" in rendered(80)
+        assert "█" in rendered(80)
+        narrow = rendered(40)
+        assert "±" not in narrow
+        assert "a wider terminal also shows: intervals, zone" in " ".join(narrow.split())
+
+    def test_energy_and_doubts_follow(self) -> None:
+        text = " ".join(rendered(80).split())
+        assert "times that of uniform noise" in text
+        assert "keep noise out of validation" in text
+
+    def test_hostile_names_stay_text(self) -> None:
+        text = rendered(80, name="[red]x[/red]\x1b[31m\n0 1 2")
+        assert "\x1b" not in text
+        assert "[red]x[/red]\\x1b[31m\\n0 1 2" in text
+
+
+def child(arguments: list[str], folder: Path) -> tuple[float, str]:
+    """Processor seconds of a fresh command, and which heavy modules it imported."""
+    code = (
+        "import sys; from srdd.cli.app import run; code = run(sys.argv[1:]);"
+        "heavy = [m for m in ('torch', 'transformers', 'numba', 'numpy') if m in sys.modules];"
+        "print('heavy', *heavy, file=sys.stderr); sys.exit(code)"
+    )
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=folder
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 0, done.stderr
+    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return spent, done.stderr.splitlines()[-1]
+
+
+class TestWeight:
+    def test_it_imports_nothing_heavy(self, scan: Path) -> None:
+        for line in ("suggest", "suggest --strategy all -o plan", "suggest --help"):
+            assert child(line.split(), scan.parent)[1] == "heavy"
+
+    def test_the_test_above_can_fail(self, here: Path) -> None:
+        thorough(rising(4), tensors=("up", "down")).save("scan.json")
+        assert child(["suggest"], here)[1] == "heavy numpy"
+
+    def test_it_takes_at_most_0_6_s_of_a_processor(self, here: Path) -> None:
+        thorough(rising(28)).save("scan.json")
+        child(["suggest"], here)
+        assert min(child(["suggest"], here)[0] for _ in range(5)) <= 0.6

@@ -1,0 +1,114 @@
+"""What a quantizer must give, without torch and without the code under test.
+
+Scales come from numpy's frexp in float64, elements from the casts of ml_dtypes (nearest, ties to
+even), sums from plain float64 arithmetic on x and y: float64 holds the square of every float32.
+Everything here is written from the definitions, the slow and obvious way.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+class Grid(NamedTuple):
+    """An element: its ml_dtypes cast, bits of mantissa, largest exponent, largest magnitude."""
+
+    dtype: type
+    mantissa_bits: int
+    max_exponent: int
+    largest: float
+
+
+GRIDS = {
+    "E2M1": Grid(ml_dtypes.float4_e2m1fn, 1, 2, 6.0),
+    "E2M3": Grid(ml_dtypes.float6_e2m3fn, 3, 2, 7.5),
+    "E3M2": Grid(ml_dtypes.float6_e3m2fn, 2, 4, 28.0),
+    "E4M3": Grid(ml_dtypes.float8_e4m3fn, 3, 8, 448.0),
+    "E5M2": Grid(ml_dtypes.float8_e5m2, 2, 15, 57344.0),
+}
+
+
+def cast(v: Array, grid: Grid) -> Array:
+    """Magnitudes to the nearest of the grid; clamped first, because some casts overflow to NaN."""
+    clamped = np.minimum(v, grid.largest)
+    return clamped.astype(np.float32).astype(grid.dtype).astype(np.float64)
+
+
+def scale_exponent(amax: Array, rule: str, grid: Grid) -> NDArray[np.int64]:
+    """E of blocks with these largest magnitudes; of an all-zero block, any."""
+    mantissa, exponent = np.frexp(amax)
+    floor = exponent.astype(np.int64) - 1 - grid.max_exponent
+    if rule == "floor":
+        up = np.zeros(amax.shape, bool)
+    elif (
+        rule == "even"
+    ):  # amax, rounded to the element's bits, half up, reaches the next power of two
+        bits = grid.mantissa_bits + 1
+        up = np.floor(mantissa * 2**bits + 0.5) >= 2**bits
+    elif rule == "ceil":
+        up = mantissa > 0.5
+    elif rule == "rceil":  # the least power of two with which nothing clips
+        up = np.ldexp(amax, -floor) > grid.largest
+    else:
+        raise ValueError(rule)
+    return np.clip(floor + up, -127, 127)
+
+
+class Result(NamedTuple):
+    """Dequantized values (tokens, channels), and sums (tokens, 12) in the order of FIELDS."""
+
+    y: Array
+    sums: Array
+
+
+FIELDS = (
+    *("tokens", "elements", "nonfinite", "nonzero", "flushed", "saturated"),
+    *("x2", "e2", "clipped_e2", "abs_x", "abs_e", "relative"),
+)
+
+
+def quantize(x: Array, rule: str, grid: Grid = GRIDS["E2M1"], block: int = 32) -> Result:
+    """Quantize x (tokens, channels), float64 holding values of a narrower type."""
+    tokens, channels = x.shape
+    finite = np.isfinite(x)
+    padded = np.zeros((tokens, -(-channels // block) * block))
+    padded[:, :channels] = np.where(finite, np.abs(x), 0)
+    blocks = padded.reshape(tokens, -1, block)
+    exponent = scale_exponent(blocks.max(-1, keepdims=True), rule, grid)
+    v = np.ldexp(blocks, -exponent)
+    y = np.ldexp(cast(v, grid), exponent).reshape(tokens, -1)[:, :channels]
+    over = (v > grid.largest).reshape(tokens, -1)[:, :channels]
+
+    a = np.where(finite, np.abs(x), 0)
+    e = np.where(finite, np.abs(y - a), 0)
+    some = a != 0
+    relative = np.divide(e, a, out=np.zeros_like(a), where=some)
+    columns = (
+        *(np.ones_like(a[:, :1]), finite, ~finite, some, some & (y == 0), over),
+        *(a**2, e**2, e**2 * over, a, e, relative),
+    )
+    sums = np.stack([column.sum(-1, dtype=np.float64) for column in columns], axis=-1)
+    return Result(np.where(finite, np.copysign(y, x), x), sums)
+
+
+def all_bfloat16() -> NDArray[np.uint16]:
+    """The bits of every bfloat16: 65,536 of them, NaNs and infinities among them."""
+    return np.arange(2**16, dtype=np.uint32).astype(np.uint16)
+
+
+def value_of_bfloat16(bits: NDArray[np.uint16]) -> Array:
+    """Bits to values."""
+    return bits.view(ml_dtypes.bfloat16).astype(np.float64)
+
+
+def around_powers_of_two() -> NDArray[np.float32]:
+    """Every power of two that float32 holds, 2^-149 to 2^127, each with both its neighbours."""
+    powers = np.ldexp(np.float32(1), np.arange(-149, 128)).astype(np.float32)
+    infinity = np.float32(np.inf)
+    return np.concatenate([powers, np.nextafter(powers, infinity), np.nextafter(powers, -infinity)])

@@ -1,0 +1,38 @@
+"""What is imported when: the command starts fast, and documents are read without torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("torch", "transformers", "numba", "pyarrow")
+
+
+def heavy_after(code: str) -> set[str]:
+    """Which of HEAVY a fresh interpreter has imported after `code`."""
+    report = f"import sys; print('heavy', *[m for m in {HEAVY!r} if m in sys.modules])"
+    run = subprocess.run(
+        [sys.executable, "-c", f"{code}\n{report}"], capture_output=True, text=True, check=True
+    )
+    return set(run.stdout.splitlines()[-1].split()[1:])
+
+
+LIGHT = [
+    "import srdd; dir(srdd)",
+    "import srdd.cli.app",
+    "from srdd.cli.app import run; run(['--help']); run(['scan', '--help'])",
+    "import srdd; srdd.load_scan; srdd.merge_scans; srdd.Scan",
+    "import srdd.zones, srdd.prompts, srdd.checkpoint, srdd.report.tables",
+    "from srdd.cli.app import run; assert run(['scan', '/no/such/folder']) == 2",
+]
+
+
+@pytest.mark.parametrize("code", LIGHT)
+def test_this_imports_nothing_heavy(code: str) -> None:
+    assert heavy_after(code) == set()
+
+
+def test_the_test_above_can_fail() -> None:
+    assert heavy_after("import srdd; srdd.scan_model") >= {"torch"}

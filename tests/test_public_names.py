@@ -1,0 +1,35 @@
+"""The public names, locked: whoever changes them changes this test."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+import srdd
+
+NAMES = {
+    "Scan",
+    "SrddError",
+    "__version__",
+    "fake_quantize",
+    "load_scan",
+    "measure",
+    "merge_scans",
+    "scan_model",
+}
+
+
+def test_these_names_are_public_and_no_others() -> None:
+    assert set(srdd.__all__) == NAMES
+    assert set(dir(srdd)) == NAMES
+
+
+@pytest.mark.parametrize("name", sorted(NAMES - {"__version__"}))
+def test_each_can_be_reached_and_says_what_it_is(name: str) -> None:
+    assert inspect.getdoc(getattr(srdd, name))
+
+
+def test_another_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'scna_model'"):
+        srdd.scna_model  # noqa: B018

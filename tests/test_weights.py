@@ -1,0 +1,104 @@
+"""Site `weight`: every linear's weight, blocks along the input dimension."""
+
+from __future__ import annotations
+
+import families
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from srdd import sums, weights
+from srdd.formats import parse_spec
+from srdd.kernels import row_sums
+from srdd.records import Measured
+from srdd.structure import find_structure
+from srdd.weights import measure_weights
+
+SPEC = parse_spec("mxfp4:even")
+
+
+def measured(model: nn.Module) -> dict[str, Measured]:
+    found, _ = measure_weights(model, find_structure(model), [SPEC])
+    return {one.tensor: one for one in found}
+
+
+def pooled(one: Measured) -> sums.Sums:
+    return one.replicates.sum(axis=0)
+
+
+def by_hand(rows: torch.Tensor) -> sums.Sums:
+    return row_sums(rows, SPEC, kernel="eager").sum(0).numpy()
+
+
+@pytest.mark.parametrize("family", ["llama", "phi3", "falcon", "mamba"])
+def test_a_linears_weight_is_measured_row_by_row(family: str) -> None:
+    model = families.shared(family)
+    found = measured(model)
+    for layer in find_structure(model).layers:
+        for linear in layer.linears:
+            weight = model.get_submodule(linear.name).weight
+            assert pooled(found[linear.name]) == pytest.approx(by_hand(weight), rel=1e-6)
+
+
+def test_gpt2s_turned_weights_have_their_blocks_along_the_input() -> None:
+    model = families.shared("gpt2")
+    one = measured(model)["transformer.h.0.mlp.c_fc"]
+    weight = model.get_submodule("transformer.h.0.mlp.c_fc").weight
+    assert pooled(one) == pytest.approx(by_hand(weight.t().contiguous()), rel=1e-6)
+    assert pooled(one) != pytest.approx(by_hand(weight), rel=1e-6)
+
+
+@pytest.mark.parametrize(("family", "turned"), [("mixtral", False), ("gpt_oss", True)])
+def test_stacked_experts_are_measured_all_together(family: str, turned: bool) -> None:
+    model = families.shared(family)
+    experts = "model.layers.1.mlp.experts"
+    weight = model.get_submodule(experts).down_proj
+    rows = weight.transpose(1, 2) if turned else weight
+    one = measured(model)[f"{experts}.down_proj"]
+    assert pooled(one) == pytest.approx(by_hand(rows.reshape(-1, rows.shape[-1])), rel=1e-6)
+
+
+def test_slices_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = families.shared("llama")
+    whole = measured(model)
+    monkeypatch.setattr(weights, "SLICE", 200)
+    for name, one in measured(model).items():
+        assert pooled(one) == pytest.approx(pooled(whole[name]), rel=1e-12)
+        np.testing.assert_array_equal(one.tokens_by_sqnr, whole[name].tokens_by_sqnr)
+
+
+def test_a_tied_weight_is_measured_once_and_names_its_other_readers() -> None:
+    model = families.new("llama")
+    first, second = (f"model.layers.{n}.mlp.gate_proj" for n in (0, 1))
+    model.get_submodule(second).weight = model.get_submodule(first).weight
+    found = measured(model)
+    assert second not in found
+    assert found[first].shared_with == (second,)
+
+
+@pytest.mark.parametrize(
+    ("weight", "reason"),
+    [
+        (torch.empty(4, 64, device="meta"), "meta device"),
+        (torch.empty(0, 64), "no elements"),
+        (torch.zeros(4, 64, dtype=torch.int8), "quantized already"),
+    ],
+)
+def test_what_cannot_be_measured_is_named_with_the_reason(
+    weight: torch.Tensor, reason: str
+) -> None:
+    model = families.new("llama")
+    name = "model.layers.0.mlp.up_proj"
+    model.get_submodule(name).weight = nn.Parameter(weight, requires_grad=False)
+    found, missing = measure_weights(model, find_structure(model), [SPEC])
+    assert name not in {one.tensor for one in found}
+    assert list(missing) == [name]
+    assert reason in missing[name]
+
+
+def test_a_weight_of_one_row_is_measured() -> None:
+    model = families.new("llama")
+    name = "model.layers.0.mlp.up_proj"
+    model.get_submodule(name).weight = nn.Parameter(torch.randn(1, 64))
+    assert pooled(measured(model)[name])[sums.INDEX["tokens"]] == 1
