@@ -16,12 +16,25 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from srdd.errors import counted
 from srdd.metrics import HIGHER_IS_BETTER, derive
 from srdd.sums import Sums, field
 
 RESAMPLES = 1000
 FEWEST_REPLICATES = 2
 """With a single replicate nothing can be said about the spread between prompts."""
+FEW_PROMPTS = 10
+"""Below this, intervals are too narrow to be taken at face value."""
+
+
+def few_prompts(prompts: int) -> str | None:
+    """What a reader of intervals and rankings from so few prompts has to know, if anything."""
+    if not 0 < prompts < FEW_PROMPTS:
+        return None
+    return (
+        f"only {counted(prompts, 'prompt')}: intervals are too narrow and rankings of similar "
+        "layers mean little"
+    )
 
 
 def occupied(replicates: Sums) -> Sums:

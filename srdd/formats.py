@@ -149,6 +149,21 @@ def check_rounding(name: str) -> str:
     return name
 
 
+SEEDS = 2**31
+"""Seeds lie in 0 ... SEEDS - 1."""
+
+
+def check_seed(seed: int) -> int:
+    """Give `seed` back if stochastic rounding can draw from it.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    if not 0 <= seed < SEEDS:
+        raise UsageError(f"seed {seed} is out of range", f"choose one from 0 to {SEEDS - 1}")
+    return seed
+
+
 def parse_specs(texts: list[str]) -> list[FormatSpec]:
     """Several formats, each once, in the order given.
 

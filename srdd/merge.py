@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from srdd.confidence import few_prompts
 from srdd.errors import MergeError, counted
 from srdd.records import Measured, build, from_record
 from srdd.schema.scan import NotMeasured, Scan, set_fingerprint
@@ -65,6 +66,18 @@ def _join(a: Measured, b: Measured, shift: int) -> Measured:
     )
 
 
+def _warnings(a: Scan, b: Scan, prompts: int) -> list[str]:
+    """What both parts' readers were told, without what is true of a part only."""
+    told = [
+        sentence
+        for part in (a, b)
+        for sentence in part.warnings
+        if sentence != few_prompts(part.calibration.prompts or 0)
+    ]
+    few = few_prompts(prompts)
+    return list(dict.fromkeys([*told, *([few] if few else [])]))
+
+
 def _merge_two(a: Scan, b: Scan) -> Scan:
     _check_together(a, b)
 
@@ -110,7 +123,7 @@ def _merge_two(a: Scan, b: Scan) -> Scan:
             "records": records,
             "rankings": rankings,
             "not_measured": list(missing.values()),
-            "warnings": list(dict.fromkeys([*a.warnings, *b.warnings])),
+            "warnings": _warnings(a, b, totals["prompts"]),
         }
     )
 

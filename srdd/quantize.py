@@ -17,12 +17,9 @@ from torch import Tensor
 
 from srdd import kernels, metrics
 from srdd.errors import UsageError
-from srdd.formats import check_rounding, parse_spec
+from srdd.formats import check_rounding, check_seed, parse_spec
 from srdd.kernels import eager
 from srdd.sums import INDEX
-
-SEEDS = 2**31
-"""Seeds lie in 0 ... SEEDS - 1."""
 
 
 @torch.no_grad()
@@ -92,6 +89,4 @@ def _rows(x: Tensor) -> Tensor:
 
 def _keys(rows: Tensor, seed: int) -> Tensor:
     """A key for each row: the seed above, the row's number below."""
-    if not 0 <= seed < SEEDS:
-        raise UsageError(f"seed {seed} is out of range", f"choose one from 0 to {SEEDS - 1}")
-    return torch.arange(rows.shape[0], device=rows.device) + (seed << 32)
+    return torch.arange(rows.shape[0], device=rows.device) + (check_seed(seed) << 32)

@@ -106,15 +106,16 @@ def build(
         prompts: how many prompts were measured; replicates beyond them are not stored.
         seed: of the bootstrap.
     """
-    used = min(REPLICATES, prompts)
     groups: dict[tuple[str, str], list[Measured]] = {}
     for one in measured:
         groups.setdefault(one.group, []).append(one)
     records, rankings = [], []
     for group in groups.values():
-        group = sorted(group, key=lambda one: (one.layer, one.tensor))
+        group = sorted(group, key=lambda one: one.layer)  # in a layer, as its tensors come
         stacked = np.stack([one.replicates for one in group], axis=1)
         ends = intervals(stacked, seed=seed)
+        # Weights do not vary with the prompts and fill the first replicate only.
+        used = 1 if group[0].site == "weight" else min(REPLICATES, prompts)
         for place, one in enumerate(group):
             pairs = {
                 name: (float(both[place, 0]), float(both[place, 1])) for name, both in ends.items()

@@ -9,10 +9,10 @@ from srdd.errors import UsageError, unknown_name
 SITES = {
     "output": "each decoder layer's output, the residual stream",
     "input": "the input of each linear, once where several linears read the same tensor",
+    "weight": "the weight of each linear, blocks along the input dimension; needs no prompts",
 }
 """The sites and what they mean."""
 
-DEFAULT_SITES = ("output",)
 
 
 def check_sites(sites: Sequence[str]) -> tuple[str, ...]:
@@ -27,3 +27,8 @@ def check_sites(sites: Sequence[str]) -> tuple[str, ...]:
         if site not in SITES:
             raise unknown_name("site", site, SITES)
     return tuple(dict.fromkeys(sites))
+
+
+def needs_prompts(sites: Sequence[str]) -> bool:
+    """Whether measuring `sites` takes forward passes, and so prompts and a tokenizer."""
+    return any(site != "weight" for site in sites)

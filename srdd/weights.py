@@ -7,7 +7,7 @@ read in slices of its output rows, so that the memory this takes does not grow w
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from torch import nn
 from srdd import histogram, sums
 from srdd.formats import FormatSpec
 from srdd.kernels import DTYPES, row_sums
+from srdd.listener import Listener
 from srdd.records import REPLICATES, Measured
 from srdd.structure import Structure, is_turned
 
@@ -123,7 +124,7 @@ def measure_weights(
     *,
     rounding: str = "even",
     seed: int = 0,
-    advanced: Callable[[int], None] = lambda values: None,
+    listener: Listener | None = None,
 ) -> tuple[list[Measured], dict[str, str]]:
     """Measure every linear weight of the decoder layers.
 
@@ -131,7 +132,7 @@ def measure_weights(
     the prompts. A weight that several modules share is measured once and names the others.
 
     Arguments:
-        advanced: called with the number of values after each weight.
+        listener: hears of each weight that is done.
 
     Returns:
         What was measured, and the names that were not, each with the reason.
@@ -139,7 +140,11 @@ def measure_weights(
     found: list[Measured] = []
     missing: dict[str, str] = {}
     places: dict[tuple[int, torch.Size], slice] = {}
-    for weight in find_weights(model, structure):
+    listener = listener or Listener()
+    weights = list(find_weights(model, structure))
+    listener.started("measuring weights", sum(w.data.numel() for w in weights), "values")
+    for weight in weights:
+        listener.advanced(weight.data.numel())
         reason = _unusable(weight)
         if reason is not None:
             missing[weight.name] = reason
@@ -154,5 +159,4 @@ def measure_weights(
         measured = _measure(weight, specs, rounding, seed)
         places[key] = slice(len(found), len(found) + len(measured))
         found += measured
-        advanced(weight.data.numel())
     return found, missing

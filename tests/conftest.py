@@ -7,14 +7,20 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-# Before anything imports the Hub's client, which reads it once.
+# Both are read once, when the Hub's client and torch are imported. Several test processes share the
+# cores, and threads that wait busily for each other would slow them down many times over.
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 import families
 import pytest
+import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
 from transformers import PreTrainedTokenizerFast
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

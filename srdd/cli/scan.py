@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -12,19 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from srdd.cli import console
-from srdd.errors import UsageError, counted, unknown_name
-from srdd.report.text import safe
+from srdd.errors import OutputError, UsageError, unknown_name
 
 if TYPE_CHECKING:
-    from srdd.batches import TokenizedPrompts
     from srdd.metrics import Thresholds
     from srdd.prompts import PromptSet
     from srdd.schema.scan import Scan
-
-MODEL = "Model"
-TEXT = "Prompts"
-MEASURE = "Measurement"
-RESULT = "Result"
 
 
 def default_name(model: str, formats: list[str], now: datetime) -> Path:
@@ -84,31 +78,45 @@ def _read_prompts(source: str | None, limit: int | None, skip: int) -> PromptSet
 
     if source is None:
         return builtin(limit=limit, skip=skip)
-    return read_prompts(source, limit=limit, skip=skip)
+    if source == "-" and sys.stdin.isatty():
+        console.say("reading prompts from standard input, a line each; Ctrl-D ends them")
+    found = read_prompts(source, limit=limit, skip=skip)
+    return replace(found, source=_recorded(found.source))
+
+
+def _recorded(text: str) -> str:
+    """`text` as a document can hold it: what is not UTF-8 in the name of a file is escaped."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def scan(
     model: Annotated[
-        str, typer.Argument(help="Folder or Hub id of a causal language model, or `demo`.")
+        str,
+        typer.Argument(
+            metavar="MODEL", help="Folder or Hub id of a causal language model, or `demo`."
+        ),
     ],
     prompts: Annotated[
         str | None,
         typer.Option(
             help="Calibration text: .txt (a prompt a line), .jsonl (prompt, text or messages), "
             ".parquet, or - for standard input.",
+            metavar="FILE",
             show_default="built-in prompts",
-            rich_help_panel=TEXT,
         ),
     ] = None,
     format: Annotated[
         list[str],
-        typer.Option(help="Number format, NAME or NAME:RULE; repeat for several."),
+        typer.Option(
+            metavar="NAME[:RULE]",
+            help="Number format, with a scale rule if not its first; repeat for several.",
+        ),
     ] = ["mxfp4"],  # noqa: B006 - typer copies it
-    site: Annotated[list[str], typer.Option(help="What to measure; repeat for several.")] = [  # noqa: B006
-        "output"
-    ],
+    site: Annotated[
+        list[str], typer.Option(help="What to measure, of: output, input, weight; repeat.")
+    ] = ["output", "input"],  # noqa: B006
     rounding: Annotated[
-        str, typer.Option(help="even, half-away, toward-zero or stochastic.")
+        str, typer.Option(metavar="NAME", help="even, half-away, toward-zero or stochastic.")
     ] = "even",
     output: Annotated[
         str | None,
@@ -120,18 +128,36 @@ def scan(
             show_default="named after model, format and time",
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Overwrite an existing file.", show_default="off")
+    ] = False,
+    by: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="Show sites of several tensors by layer, tensor or kind."
+        ),
+    ] = "layer",
     limit: Annotated[
-        int | None, typer.Option(help="Use only so many prompts; 8 is a quick scan.")
+        int | None,
+        typer.Option(
+            metavar="N", help="Use only so many prompts; 8 is a quick scan.", show_default="all"
+        ),
     ] = None,
-    skip: Annotated[int, typer.Option(help="Leave out so many prompts first.")] = 0,
-    max_length: Annotated[int | None, typer.Option(help="Cut prompts to so many tokens.")] = None,
-    batch_size: Annotated[str, typer.Option(help="Prompts in a batch, or auto.")] = "auto",
+    skip: Annotated[int, typer.Option(metavar="N", help="Leave out so many prompts first.")] = 0,
+    max_length: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Cut prompts to so many tokens.", show_default="off"),
+    ] = None,
+    batch_size: Annotated[str, typer.Option(metavar="N|auto", help="Prompts in a batch.")] = "auto",
     apply_chat_template: Annotated[
-        bool, typer.Option("--apply-chat-template", help="Write prompts as chats.")
+        bool,
+        typer.Option("--apply-chat-template", help="Write prompts as chats.", show_default="off"),
     ] = False,
     skip_first_token: Annotated[
-        bool, typer.Option("--skip-first-token", help="Leave out each prompt's first token.")
+        bool,
+        typer.Option(
+            "--skip-first-token", help="Leave out each prompt's first token.", show_default="off"
+        ),
     ] = False,
     threshold: Annotated[
         list[str],
@@ -142,57 +168,95 @@ def scan(
         ),
     ] = [],  # noqa: B006
     dtype: Annotated[
-        str, typer.Option(help="Load weights as auto, bfloat16, float16 or float32.")
+        str,
+        typer.Option(metavar="NAME", help="Load weights as auto, bfloat16, float16 or float32."),
     ] = "auto",
     device: Annotated[
         str | None,
-        typer.Option(help="cpu, cuda, cuda:1, ...", show_default="cuda if there is one, else cpu"),
+        typer.Option(
+            metavar="NAME",
+            help="cpu, cuda, cuda:1, ...",
+            show_default="cuda if there is one, else cpu",
+        ),
     ] = None,
     device_map: Annotated[
-        str | None, typer.Option(help="Spread a large model, as accelerate does: auto.")
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Spread a large model, as accelerate does: auto.",
+            show_default="off",
+        ),
     ] = None,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None,
+    revision: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Branch, tag or commit on the Hub.", show_default="its main branch"
+        ),
+    ] = None,
     tokenizer: Annotated[
         str | None,
-        typer.Option(help="Folder or Hub id of the tokenizer.", show_default="the model's"),
+        typer.Option(
+            metavar="NAME", help="Folder or Hub id of the tokenizer.", show_default="the model's"
+        ),
     ] = None,
     trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")
+        bool,
+        typer.Option(
+            "--trust-remote-code", help="Run code that comes with the model.", show_default="off"
+        ),
     ] = False,
     allow_pickle: Annotated[
-        bool, typer.Option("--allow-pickle", help="Take weights that are stored as pickles.")
+        bool,
+        typer.Option(
+            "--allow-pickle", help="Take weights that are stored as pickles.", show_default="off"
+        ),
     ] = False,
-    seed: Annotated[int, typer.Option(help="Of the bootstrap and of stochastic rounding.")] = 0,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    seed: Annotated[
+        int, typer.Option(metavar="N", help="Of the bootstrap and of stochastic rounding.")
+    ] = 0,
+    debug: Annotated[
+        bool,
+        typer.Option("--debug", help="Show the traceback of an error.", show_default="off"),
+    ] = False,
 ) -> None:
     """Measure, in one pass, what quantization does to every decoder layer.
 
     Shows a table and writes the scan as JSON.
     """
     from srdd.checkpoint import check_dtype, check_tokenizer, find
-    from srdd.formats import check_rounding, parse_specs
+    from srdd.formats import check_rounding, check_seed, parse_specs
+    from srdd.report.tensors import VIEWS
     from srdd.schema.document import check_target
-    from srdd.sites import check_sites
+    from srdd.sites import check_sites, needs_prompts
 
     specs = [str(spec) for spec in parse_specs(format)]
     sites = check_sites(site)
     check_rounding(rounding)
+    check_seed(seed)
+    if by not in VIEWS:
+        raise unknown_name("view", by, VIEWS)
     check_dtype(dtype)
+    if max_length is not None and max_length < 1:
+        raise UsageError(f"--max-length is {max_length}", "use --max-length 1 or more")
     size = parse_batch_size(batch_size)
     thresholds = parse_thresholds(threshold)
     target = None if output == "-" else Path(output or default_name(model, specs, datetime.now()))
     if target is not None:
         check_target(target, force=force)
-    prompt_set = _read_prompts(prompts, limit, skip)
+    reads = needs_prompts(sites)
+    prompt_set = _read_prompts(prompts, limit, skip) if reads else None
     checkpoint = find(model, revision=revision, allow_pickle=allow_pickle)
     words = find(tokenizer, weights=False) if tokenizer else checkpoint
-    check_tokenizer(words)
+    if reads:
+        check_tokenizer(words)
 
     with console.phase("starting torch and transformers"):
         from srdd.models import load_model, load_tokenizer
         from srdd.scan import Listener, Origin, scan_model
-    with console.phase(f"loading {safe(model)}"):
-        reader = load_tokenizer(words, trust_remote_code=trust_remote_code)
+    with console.phase(f"loading {model}"):
+        reader = None
+        if reads:
+            reader = load_tokenizer(words, trust_remote_code=trust_remote_code)
         loaded = load_model(
             checkpoint,
             dtype=dtype,
@@ -218,32 +282,38 @@ def scan(
             thresholds=thresholds,
             seed=seed,
             origin=Origin(
-                name=model,
+                name=_recorded(model),
                 source=checkpoint.source,
                 revision=loaded.commit or checkpoint.revision,
-                command=shlex.join(["srdd", *sys.argv[1:]]),
+                command=_recorded(shlex.join(["srdd", *sys.argv[1:]])),
                 notes=loaded.notes,
             ),
             listener=Listener(display.started, display.advanced, console.warn),
         )
     finally:
         display.close()
-    _deliver(result, target, force)
+    _deliver(result, target, force, by)
 
 
-def _deliver(result: Scan, target: Path | None, force: bool) -> None:
+def _deliver(result: Scan, target: Path | None, force: bool, by: str) -> None:
     if target is None:
         console.write_result(result.to_json())
         return
     from srdd.report.tables import scan_tables
 
-    result.save(target, force=force)
-    console.say(f"wrote {safe(str(target))}")
-    console.show(*scan_tables(result))
+    try:
+        result.save(target, force=force)
+    except OutputError:
+        console.show(*scan_tables(result, by))  # it may have taken hours: at least it is seen
+        raise
+    console.say(f"wrote {target}")
+    console.show(*scan_tables(result, by))
+    named = "" if target.parent == Path() else f" {shlex.quote(str(target))}"
+    console.say(f"next: `srdd suggest{named}` makes a noise configuration of it")
 
 
 class _Display:
-    """The progress bar of a scan, which can start only when the prompts have been tokenized."""
+    """The progress bars of a scan: its parts say one after the other how long they are."""
 
     def __init__(self) -> None:
         from contextlib import ExitStack
@@ -251,13 +321,13 @@ class _Display:
         self._stack = ExitStack()
         self._bar: console.Progress | None = None
 
-    def started(self, tokenized: TokenizedPrompts) -> None:
-        what = f"measuring {counted(len(tokenized.ids), 'prompt')}"
-        self._bar = self._stack.enter_context(console.progress(what, tokenized.tokens, "tokens"))
+    def started(self, what: str, amount: int, unit: str) -> None:
+        self._stack.close()
+        self._bar = self._stack.enter_context(console.progress(what, amount, unit))
 
-    def advanced(self, prompts: int, tokens: int) -> None:
+    def advanced(self, amount: int) -> None:
         if self._bar is not None:
-            self._bar.advance(tokens)
+            self._bar.advance(amount)
 
     def close(self) -> None:
         self._stack.close()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
 import stat
 import tempfile
@@ -32,9 +33,26 @@ class Part(BaseModel):
 
 
 def to_bytes(document: Part) -> bytes:
-    """The document as JSON on one line, with a newline at its end."""
-    options = orjson.OPT_APPEND_NEWLINE
-    return orjson.dumps(document.model_dump(mode="json"), option=options)
+    """The document as JSON on one line, with a newline at its end.
+
+    Raises:
+        ValueError: it holds NaN or infinity, which copies with changed values are not checked for.
+    """
+    found = document.model_dump(mode="json")
+    _check_finite(found, "")
+    return orjson.dumps(found, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _check_finite(found: object, place: str) -> None:
+    """Refuse what orjson would silently write as null."""
+    if isinstance(found, float) and not math.isfinite(found):
+        raise ValueError(f"{place.lstrip('.')} is {found}, which JSON cannot hold")
+    if isinstance(found, dict):
+        for key, value in found.items():
+            _check_finite(value, f"{place}.{key}")
+    elif isinstance(found, list):
+        for index, value in enumerate(found):
+            _check_finite(value, f"{place}.{index}")
 
 
 def load_object(path: Path) -> dict[str, Any]:
@@ -104,25 +122,6 @@ def describe(error: ValidationError, name: str) -> InputError:
     return InputError(f"{name}: {place}: {message}{others}", "write the document again")
 
 
-def check_target(path: Path, *, force: bool) -> None:
-    """Make sure, before any work, that a document can be written to `path`.
-
-    Raises:
-        OutputError: it exists and `force` is not given, it is a folder, its folder is missing, or
-            nothing can be written there.
-    """
-    if path.is_dir():
-        raise OutputError(f"{path} is a folder", "name a file in it")
-    if path.exists():
-        if stat.S_ISREG(path.stat().st_mode) and not force:
-            raise OutputError(f"{path} exists already", "name another file, or add --force")
-    elif not path.parent.is_dir():
-        raise OutputError(f"there is no folder {path.parent}", f"mkdir -p '{path.parent}'")
-    target = path if path.exists() else path.parent
-    if not os.access(target, os.W_OK):
-        raise OutputError(f"{target} is not writable", "name a file elsewhere with -o")
-
-
 @contextlib.contextmanager
 def _told_as_output_error(path: Path) -> Iterator[None]:
     try:
@@ -135,6 +134,26 @@ def _told_as_output_error(path: Path) -> Iterator[None]:
         else:
             reason, hint = error.strerror or str(error), "name a file elsewhere with -o"
         raise OutputError(f"cannot write {path}: {reason}", hint) from None
+
+
+def check_target(path: Path, *, force: bool) -> None:
+    """Make sure, before any work, that a document can be written to `path`.
+
+    Raises:
+        OutputError: it exists and `force` is not given, it is a folder, its folder is missing, or
+            nothing can be written there.
+    """
+    with _told_as_output_error(path):
+        if path.is_dir():
+            raise OutputError(f"{path} is a folder", "name a file in it")
+        if path.exists():
+            if stat.S_ISREG(path.stat().st_mode) and not force:
+                raise OutputError(f"{path} exists already", "name another file, or add --force")
+        elif not path.parent.is_dir():
+            raise OutputError(f"there is no folder {path.parent}", f"mkdir -p '{path.parent}'")
+        target = path if path.exists() else path.parent
+        if not os.access(target, os.W_OK):
+            raise OutputError(f"{target} is not writable", "name a file elsewhere with -o")
 
 
 def write_whole(path: Path, content: bytes, *, force: bool = False) -> None:
@@ -150,7 +169,7 @@ def write_whole(path: Path, content: bytes, *, force: bool = False) -> None:
         if path.exists() and not stat.S_ISREG(path.stat().st_mode):
             path.write_bytes(content)
             return
-        handle, name = tempfile.mkstemp(prefix=f".{path.name[:100]}.", dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", dir=path.parent)
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(content)

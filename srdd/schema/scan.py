@@ -26,6 +26,9 @@ from srdd.schema.document import (
 KIND = "srdd.scan"
 VERSION = 1
 
+TOKEN_BINS = 640
+"""Bins of the histogram over single tokens."""
+
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -227,6 +230,12 @@ class TokenSqnr(Part):
     first_bin: Count
     counts: list[Count]
     undefined: Count
+
+    @model_validator(mode="after")
+    def _within_the_bins(self) -> TokenSqnr:
+        if self.first_bin + len(self.counts) > TOKEN_BINS:
+            raise ValueError(f"the histogram has {TOKEN_BINS} bins, and the counts reach beyond")
+        return self
 
 
 class Record(Part):

@@ -106,7 +106,7 @@ class Figures:
         if any(record.replicates is None for record in self.records):
             return None, None
         # What the scan did not work out itself needs numpy, which costs more than all the rest.
-        from srdd.strategies.pooling import stability_of
+        from srdd.pooling import stability_of
 
         return stability_of(self.records, metric, top_k, self.seed)
 
@@ -131,7 +131,7 @@ def figures_of(scan: Scan, *, site: str | None, format: str | None, metric: str)
         site = "output" if "output" in sites or len(sites) > 1 else sites[0]
     records, rankings = scan.select(site, format), scan.rankings
     if len({record.layer for record in records}) < len(records):
-        from srdd.strategies.pooling import pooled
+        from srdd.pooling import pooled
 
         records, rankings = pooled(records, scan.settings.rounding, scan.settings.seed)
     _check_complete(scan, records, site)

@@ -71,6 +71,31 @@ def test_every_norm_gets_its_sigma_in_every_stage(consumer: str, form: str) -> N
                 assert found == pytest.approx(expected, rel=1e-12), (config.label, module, stage)
 
 
+def qwen_norms() -> Iterator[tuple[int | None, str]]:
+    for layer in range(28):
+        yield layer, f"model.layers.{layer}.input_layernorm"
+    yield None, "model.norm"
+
+
+def test_without_module_names_verl_spares_what_is_not_named() -> None:
+    for config in configurations(REFERENCE):
+        root = parsed(config, "verl-rin", "yaml")
+        for layer, module in qwen_norms():
+            found = injectors.verl_rin(root, module, 1)
+            assert found == pytest.approx(expected_sigma(config, layer, 1), rel=1e-12)
+
+
+def test_multipliers_alone_spare_the_layers_that_get_no_noise() -> None:
+    """An injector of the guide's may know multipliers and not target_layers."""
+    config = suggest(REFERENCE, "targeted", control="inverse", equal_energy=True)
+    root = parsed(config, "guide", "yaml")
+    del root["trainer"]["noise_injection"]["target_layers"]
+    for layer, module in qwen_norms():
+        if layer is not None:
+            found = injectors.guide(root, module, 1)
+            assert found == pytest.approx(expected_sigma(config, layer, 1), rel=1e-12)
+
+
 def test_tiers_of_different_shapes_are_one_document_each_in_the_guide_s_form() -> None:
     config = suggest(NAMED, "zone")
     roots = list(yaml.safe_load_all(export(config, "guide")))

@@ -1,0 +1,190 @@
+"""Activations: prompts through a model with hooks on it, batch by batch.
+
+prompts ──► batches ──► model with hooks ──► sums for each point and format
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from srdd.batches import Batch, TokenizedPrompts, make_batches, split, tokenize
+from srdd.capture import NOT_COUNTED, Capture, Point
+from srdd.errors import InputError, counted
+from srdd.formats import FormatSpec
+from srdd.listener import Listener
+from srdd.models import is_out_of_memory
+from srdd.prompts import PromptSet, builtin, from_strings
+from srdd.records import REPLICATES, Measured
+from srdd.structure import Structure
+
+
+def _points(model: nn.Module, structure: Structure, sites: Sequence[str]) -> Iterator[Point]:
+    for layer in structure.layers:
+        if "output" in sites:
+            yield Point(layer.index, "output", layer.name, layer.module)
+        if "input" in sites:
+            for linear in layer.linears:
+                module = model.get_submodule(linear.name)
+                yield Point(layer.index, "input", linear.name, module)
+
+
+def measure_activations(
+    model: nn.Module,
+    structure: Structure,
+    tokenized: TokenizedPrompts,
+    sites: Sequence[str],
+    specs: Sequence[FormatSpec],
+    *,
+    pad: int,
+    rounding: str,
+    batch_size: int | Literal["auto"],
+    skip_first_token: bool,
+    seed: int,
+    listener: Listener,
+) -> tuple[list[Measured], dict[str, str]]:
+    """Run all prompts through the model once and measure the activations at `sites`.
+
+    Arguments:
+        pad: a token id to pad with.
+
+    Returns:
+        What was measured, and the names of modules that were not, each with the reason.
+
+    Raises:
+        InputError: memory does not suffice for a single prompt.
+    """
+    capture = Capture(list(_points(model, structure, sites)), specs, rounding=rounding)
+    feed = _Feed(tokenized, skip_first_token, seed, device_of(model))
+    prompts = counted(len(tokenized.ids), "prompt")
+    listener.started(f"measuring {prompts}", tokenized.tokens, "tokens")
+    with _evaluating(model), capture.hooked(), torch.no_grad():
+        for batch in make_batches(tokenized, batch_size, pad):
+            _run(structure.body, capture, feed, batch, listener)
+    return capture.measured(), capture.not_measured()
+
+
+def tokenize_for(
+    model: nn.Module,
+    tokenizer: Any,
+    prompts: PromptSet | Sequence[Any] | None,
+    max_length: int | None,
+    apply_chat_template: bool,
+) -> TokenizedPrompts:
+    """The prompts, the built-in ones for None, as tokens that this model can take.
+
+    Raises:
+        UsageError, InputError: as `srdd.batches.tokenize`.
+    """
+    if prompts is None:
+        prompts = builtin()
+    elif not isinstance(prompts, PromptSet):
+        prompts = from_strings(list(prompts))
+    config = getattr(model, "config", None)
+    if config is not None and hasattr(config, "get_text_config"):
+        config = config.get_text_config()
+    context = getattr(config, "max_position_embeddings", None)
+    return tokenize(
+        prompts,
+        tokenizer,
+        max_length=max_length,
+        context=context if isinstance(context, int) and context > 0 else None,
+        vocab_size=vocabulary_of(model),
+        apply_chat_template=apply_chat_template,
+    )
+
+
+class _Feed:
+    """What the capture has to know of each token of a batch: its replicate and its key."""
+
+    def __init__(
+        self, tokenized: TokenizedPrompts, skip_first: bool, seed: int, device: torch.device
+    ) -> None:
+        # Replicates follow the order of the prompts that are measured, which is what lets two
+        # scans of parts be merged into the scan of the whole.
+        self._place = {number: place for place, number in enumerate(tokenized.index)}
+        self._names = [int(name[:10], 16) for name in tokenized.fingerprints]
+        self._skip_first = skip_first
+        self._seed = seed
+        self.device = device
+
+    def replicates(self, batch: Batch) -> torch.Tensor:
+        """(prompts, tokens) int64; NOT_COUNTED for padding and tokens that are left out."""
+        places = torch.tensor([self._place[number] % REPLICATES for number in batch.index])
+        found = torch.where(batch.attention_mask.bool(), places[:, None], NOT_COUNTED)
+        if self._skip_first:
+            found[:, 0] = NOT_COUNTED
+        return found
+
+    def keys(self, batch: Batch) -> torch.Tensor:
+        """(prompts, tokens) int64, from the seed, the prompt's text and the token's position.
+
+        Not from the batch, so that stochastic rounding gives the same in any batching.
+        """
+        names = torch.tensor([self._names[self._place[number]] for number in batch.index])
+        positions = torch.arange(batch.input_ids.shape[1])
+        return (names[:, None] << 20) + positions + self._seed * 0x9E3779B97F4A7C15 % (1 << 62)
+
+
+def _run(body: nn.Module, capture: Capture, feed: _Feed, batch: Batch, listener: Listener) -> None:
+    """One batch, or both halves of it where memory does not suffice for the whole."""
+    try:
+        with capture.batch(feed.replicates(batch), feed.keys(batch)):
+            body(
+                input_ids=batch.input_ids.to(feed.device),
+                attention_mask=batch.attention_mask.to(feed.device),
+                use_cache=False,
+            )
+    except Exception as error:  # torch says that memory ran out in several ways
+        if not is_out_of_memory(error):
+            raise
+        failed = True
+    else:
+        failed = False
+        listener.advanced(batch.tokens)
+    if failed:
+        # Outside the handler, whose traceback would keep the failed pass's tensors alive.
+        if feed.device.type == "cuda":
+            torch.cuda.empty_cache()
+        halves = split(batch)
+        listener.note(
+            f"memory did not suffice for {len(batch.index)} prompts at once; "
+            f"went on with {len(halves[0].index)}"
+        )
+        for half in halves:
+            _run(body, capture, feed, half, listener)
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Dropout and the like are off meanwhile; every module's mode is restored."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the first of its weights lies that is in memory.
+
+    Raises:
+        InputError: none is.
+    """
+    for parameter in model.parameters():
+        if not parameter.is_meta:
+            return parameter.device
+    raise InputError("the model has no weights in memory", "load it before scanning it")
+
+
+def vocabulary_of(model: nn.Module) -> int | None:
+    """Rows of its input embedding, None where that cannot be told."""
+    find: Any = getattr(model, "get_input_embeddings", None)
+    weight = getattr(find(), "weight", None) if find is not None else None
+    return int(weight.shape[0]) if isinstance(weight, torch.Tensor) else None
