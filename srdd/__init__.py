@@ -15,29 +15,37 @@ if TYPE_CHECKING:
     from srdd.quantize import fake_quantize, measure
     from srdd.reading import load_scan
     from srdd.scan import scan_model
+    from srdd.schema.rin import RinConfig, load_rin
     from srdd.schema.scan import Scan
+    from srdd.strategies import suggest
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "RinConfig": "srdd.schema.rin",
     "Scan": "srdd.schema.scan",
     "SrddError": "srdd.errors",
     "fake_quantize": "srdd.quantize",
+    "load_rin": "srdd.schema.rin",
     "load_scan": "srdd.reading",
     "measure": "srdd.quantize",
     "merge_scans": "srdd.merge",
     "scan_model": "srdd.scan",
+    "suggest": "srdd.strategies",
 }
 
 __all__ = [
+    "RinConfig",
     "Scan",
     "SrddError",
     "__version__",
     "fake_quantize",
+    "load_rin",
     "load_scan",
     "measure",
     "merge_scans",
     "scan_model",
+    "suggest",
 ]
 
 

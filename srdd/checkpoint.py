@@ -117,6 +117,13 @@ def _check_folder(path: Path, allow_pickle: bool, weights: bool) -> None:
         raise InputError(
             f"{path} is a file, not a model's folder", f"try its folder: {path.parent}"
         )
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise InputError(
+            f"the name of the folder {path} is not UTF-8, which transformers cannot read",
+            "rename it, or make a link to it with another name",
+        ) from None
     if not weights:
         return
     config = _read_config(path)

@@ -14,7 +14,6 @@ SITES = {
 """The sites and what they mean."""
 
 
-
 def check_sites(sites: Sequence[str]) -> tuple[str, ...]:
     """The sites, each once, in the order given.
 

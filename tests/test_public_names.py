@@ -9,14 +9,17 @@ import pytest
 import srdd
 
 NAMES = {
+    "RinConfig",
     "Scan",
     "SrddError",
     "__version__",
     "fake_quantize",
+    "load_rin",
     "load_scan",
     "measure",
     "merge_scans",
     "scan_model",
+    "suggest",
 }
 
 

@@ -113,7 +113,10 @@ def scan(
         ),
     ] = ["mxfp4"],  # noqa: B006 - typer copies it
     site: Annotated[
-        list[str], typer.Option(help="What to measure, of: output, input, weight; repeat.")
+        list[str],
+        typer.Option(
+            metavar="NAME", help="What to measure: output, input or weight; repeat for several."
+        ),
     ] = ["output", "input"],  # noqa: B006
     rounding: Annotated[
         str, typer.Option(metavar="NAME", help="even, half-away, toward-zero or stochastic.")
@@ -219,7 +222,7 @@ def scan(
         typer.Option("--debug", help="Show the traceback of an error.", show_default="off"),
     ] = False,
 ) -> None:
-    """Measure, in one pass, what quantization does to every decoder layer.
+    """Measure, in one pass, what quantization does to every layer.
 
     Shows a table and writes the scan as JSON.
     """

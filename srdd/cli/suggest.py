@@ -16,13 +16,6 @@ if TYPE_CHECKING:
     from srdd.schema.rin import RinConfig
     from srdd.schema.scan import Scan
 
-RANKING = "Ranking"
-TARGETED = "Strategy targeted"
-VARIABLE = "Strategy variable"
-ZONE = "Strategy zone"
-NOISE = "Noise"
-RESULT = "Result"
-
 
 def parse_tiers(given: list[str]) -> dict[str, tuple[float, float] | None] | None:
     """`NAME=START:END` or `NAME=none` settings; None for none given.
@@ -80,97 +73,77 @@ def suggest(
         typer.Option(
             help="Rank layers by relative_error, sqnr_db, deadzone, relative_l1 or "
             "floor_distance_db.",
-            rich_help_panel=RANKING,
         ),
     ] = "relative_error",
     site: Annotated[
         str | None,
-        typer.Option(
-            help="Which site of the scan.", show_default="output", rich_help_panel=RANKING
-        ),
+        typer.Option(help="Which site of the scan.", show_default="output"),
     ] = None,
     format: Annotated[
         str | None,
         typer.Option(
             help="Which format of the scan, if it holds several.",
             show_default="the only one",
-            rich_help_panel=RANKING,
         ),
     ] = None,
     top_k: Annotated[
         int | None,
-        typer.Option(help="How many layers.", show_default="10", rich_help_panel=TARGETED),
+        typer.Option(help="targeted: how many layers.", show_default="10"),
     ] = None,
     top_fraction: Annotated[
         float | None,
-        typer.Option(
-            help="Which share of the layers.", show_default="off", rich_help_panel=TARGETED
-        ),
+        typer.Option(help="targeted: which share of the layers instead.", show_default="off"),
     ] = None,
     direction: Annotated[
         str | None,
         typer.Option(
-            help="proportional: more noise on worse layers; inverse: less.",
+            help="variable: proportional (more noise on worse layers) or inverse (less).",
             show_default="proportional",
-            rich_help_panel=VARIABLE,
         ),
     ] = None,
     cap: Annotated[
         float | None,
         typer.Option(
-            help="Divide multipliers so that the largest is this.",
+            help="variable: divide multipliers so that the largest is this.",
             show_default="off",
-            rich_help_panel=VARIABLE,
         ),
     ] = None,
     clip: Annotated[
         tuple[float, float] | None,
         typer.Option(
             metavar="LOW HIGH",
-            help="Keep multipliers between these.",
+            help="variable: keep multipliers between these.",
             show_default="off",
-            rich_help_panel=VARIABLE,
         ),
     ] = None,
     zones: Annotated[
         str | None,
         typer.Option(
-            help="depth, breaks (natural breaks of the metric), or ranges as 0-3,4-9,10-27.",
+            help="zone: depth, breaks (natural breaks of the metric), or ranges as 0-3,4-9,10-27.",
             show_default="depth",
-            rich_help_panel=ZONE,
         ),
     ] = None,
     tier: Annotated[
         list[str],
         typer.Option(
             metavar="NAME=START:END",
-            help="Sigmas of tier high, medium or low, or NAME=none; repeat for several.",
+            help="zone: sigmas of tier high, medium or low, or NAME=none; repeat for several.",
             show_default="high=0.05:0.001, medium=0.03:0.0005, low=none",
-            rich_help_panel=ZONE,
         ),
     ] = [],  # noqa: B006 - typer copies it
-    sigma_start: Annotated[
-        float, typer.Option(help="Sigma at the first noisy stage.", rich_help_panel=NOISE)
-    ] = 0.05,
-    sigma_end: Annotated[
-        float, typer.Option(help="Sigma at the last stage.", rich_help_panel=NOISE)
-    ] = 0.0005,
+    sigma_start: Annotated[float, typer.Option(help="Sigma at the first noisy stage.")] = 0.05,
+    sigma_end: Annotated[float, typer.Option(help="Sigma at the last stage.")] = 0.0005,
     num_stages: Annotated[
         int,
-        typer.Option(
-            help="Stages that the run is cut into; the first is clean.", rich_help_panel=NOISE
-        ),
+        typer.Option(help="Stages that the run is cut into; the first is clean."),
     ] = 10,
-    layer_type: Annotated[
-        str, typer.Option(help="Noise on rmsnorm or linear.", rich_help_panel=NOISE)
-    ] = "rmsnorm",
+    layer_type: Annotated[str, typer.Option(help="Noise on rmsnorm or linear.")] = "rmsnorm",
     exclude: Annotated[
         list[str],
         typer.Option(
             metavar="PATTERN",
             help="Spare modules whose name contains this; repeat for several.",
             show_default="lm_head, embed_tokens, lora_",
-            rich_help_panel=NOISE,
         ),
     ] = [],  # noqa: B006
     equal_energy: Annotated[
@@ -178,7 +151,7 @@ def suggest(
         typer.Option(
             "--equal-energy",
             help="Scale sigma so that the noise energy is uniform's.",
-            rich_help_panel=NOISE,
+            show_default="off",
         ),
     ] = False,
     controls: Annotated[
@@ -186,16 +159,15 @@ def suggest(
         typer.Option(
             "--controls",
             help="Also write uniform noise and the controls inverse and shuffled; needs -o FOLDER.",
-            rich_help_panel=RESULT,
+            show_default="off",
         ),
     ] = False,
-    seed: Annotated[int, typer.Option(help="Of the shuffled control.", rich_help_panel=NOISE)] = 0,
+    seed: Annotated[int, typer.Option(help="Of the shuffled control.")] = 0,
     consumer: Annotated[
         str,
         typer.Option(
             "--for",
             help="The trainer: guide, verl-rin, qerl, surogate or srdd.",
-            rich_help_panel=RESULT,
         ),
     ] = "guide",
     form: Annotated[
@@ -204,7 +176,6 @@ def suggest(
             "--as",
             help="yaml, json or overrides (of Hydra, or flags, for a shell).",
             show_default="by the name of the file, or what the trainer reads",
-            rich_help_panel=RESULT,
         ),
     ] = None,
     output: Annotated[
@@ -215,25 +186,25 @@ def suggest(
             metavar="FILE|FOLDER",
             help="Where it goes; a folder with --strategy all or --controls.",
             show_default="standard output",
-            rich_help_panel=RESULT,
         ),
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Overwrite existing files.", rich_help_panel=RESULT)
+        bool, typer.Option("--force", help="Overwrite existing files.", show_default="off")
     ] = False,
     questions: Annotated[
         int,
-        typer.Option(help="Evaluation questions, for the plan.", rich_help_panel=RESULT),
+        typer.Option(help="Evaluation questions, for the plan."),
     ] = 1319,
     baseline: Annotated[
         float | None,
         typer.Option(
             help="Accuracy without noise as a fraction, for the plan.",
             show_default="to fill in",
-            rich_help_panel=RESULT,
         ),
     ] = None,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error.", show_default="off")
+    ] = False,
 ) -> None:
     """Turn a scan into a noise configuration for a trainer.
 

@@ -64,10 +64,10 @@ def _title(config: RinConfig) -> str:
 def _recommendation(config: RinConfig) -> Text:
     advice = config.recommendation
     if not advice.reasons:
-        return Text.assemble(
-            ("recommended: ", "bold"),
-            "nothing in the scan speaks against this ranking; run it against its controls",
-        )
+        ranking = "nothing in the scan speaks against this ranking; run it against its controls"
+        plain = "uniform noise needs no ranking; run it against no noise"
+        said = plain if config.label == "uniform" else ranking
+        return Text.assemble(("recommended: ", "bold"), said)
     return Text.assemble(
         ("recommended: ", "bold"),
         (advice.strategy, "bold yellow"),

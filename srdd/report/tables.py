@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from rich.console import RenderableType
@@ -27,6 +28,8 @@ _NAMES = {
     "relative_error": "rel. error %",
     "relative_l1": "sum|e|/sum|x| %",
 }
+
+SATURATION = "sat. %"
 
 
 def _values(records: Sequence[Record], metric: str) -> list[float]:
@@ -88,7 +91,7 @@ def _layer_columns(
         Column("SQNR dB", [sqnr(record) for record in records]),
         Column("vs floor", [distance(record) for record in records], WIDE),
         Column("dead %", [percent(r.metrics.deadzone) for r in records], NARROW),
-        Column("sat. %", [percent(r.metrics.saturation, 2) for r in records], NARROW),
+        Column(SATURATION, [percent(r.metrics.saturation, 2) for r in records], NARROW),
         Column("rel. err %", [relative_error(record) for record in records]),
         Column("", [Share(share) for share in shares], WIDE + 1, "left"),
         Column("verdict", [Text(word, STYLES[word]) for word in words], justify="left"),
@@ -139,7 +142,8 @@ def _ranking_sentence(ranking: Ranking) -> str:
 
 def _heading(scan: Scan, site: str, spec: str) -> Text:
     model, text = scan.model, scan.calibration
-    facts = [safe(model.name, longest=60)]
+    name = safe(model.name, longest=1000)
+    facts = [name if len(name) <= 60 else f"…{name[-59:]}"]  # of a path, its end tells most
     facts += [safe(value) for value in (model.architecture, model.dtype) if value]
     facts.append(counted(len(model.layers), "layer"))
     if text.prompts is not None and text.tokens is not None:
@@ -169,8 +173,15 @@ def _group(scan: Scan, site: str, spec: str, by: str) -> list[RenderableType]:
     parts.append(_overall(layers, thresholds, floor, len(layers)))
     columns = _layer_columns(layers, zones, thresholds)
     if several:
-        bars = next(place for place, column in enumerate(columns) if not column.title)
-        columns[bars] = worst_tensors(records)
+        # In place of the bars; saturation gives way where there is no room for both.
+        columns = [
+            worst_tensors(records)
+            if not column.title
+            else replace(column, from_width=WIDE + 8)
+            if column.title == SATURATION
+            else column
+            for column in columns
+        ]
     parts.append(Fitted("Layer by layer" + (", tensors pooled" if several else ""), columns))
     by_error = worst(layers, "relative_error", 10)
     by_sqnr = worst(layers, "sqnr_db", 5)
