@@ -20,15 +20,20 @@ from srdd.listener import Listener
 from srdd.models import is_out_of_memory
 from srdd.prompts import PromptSet, builtin, from_strings
 from srdd.records import REPLICATES, Measured
+from srdd.selection import Selection
 from srdd.structure import Structure
 
 
-def _points(model: nn.Module, structure: Structure, sites: Sequence[str]) -> Iterator[Point]:
+def _points(
+    model: nn.Module, structure: Structure, sites: Sequence[str], selection: Selection
+) -> Iterator[Point]:
     for layer in structure.layers:
         if "output" in sites:
             yield Point(layer.index, "output", layer.name, layer.module)
         if "input" in sites:
             for linear in layer.linears:
+                if not selection.takes(linear.name):
+                    continue
                 module = model.get_submodule(linear.name)
                 yield Point(layer.index, "input", linear.name, module)
 
@@ -40,6 +45,7 @@ def measure_activations(
     sites: Sequence[str],
     specs: Sequence[FormatSpec],
     *,
+    selection: Selection,
     pad: int,
     rounding: str,
     batch_size: int | Literal["auto"],
@@ -50,6 +56,7 @@ def measure_activations(
     """Run all prompts through the model once and measure the activations at `sites`.
 
     Arguments:
+        selection: which linears count at site `input`.
         pad: a token id to pad with.
 
     Returns:
@@ -58,7 +65,7 @@ def measure_activations(
     Raises:
         InputError: memory does not suffice for a single prompt.
     """
-    capture = Capture(list(_points(model, structure, sites)), specs, rounding=rounding)
+    capture = Capture(list(_points(model, structure, sites, selection)), specs, rounding=rounding)
     feed = _Feed(tokenized, skip_first_token, seed, device_of(model))
     prompts = counted(len(tokenized.ids), "prompt")
     listener.started(f"measuring {prompts}", tokenized.tokens, "tokens")

@@ -23,6 +23,8 @@ _MUST_AGREE: tuple[tuple[str, Callable[[Scan], object]], ...] = (
     ("tokenizer", lambda scan: scan.model.tokenizer),
     ("formats", lambda scan: sorted(scan.settings.formats)),
     ("sites", lambda scan: sorted(scan.settings.sites)),
+    ("include", lambda scan: scan.settings.include),
+    ("exclude", lambda scan: scan.settings.exclude),
     ("rounding", lambda scan: scan.settings.rounding),
     ("seed", lambda scan: scan.settings.seed),
     ("thresholds", lambda scan: scan.settings.thresholds.model_dump()),

@@ -27,10 +27,11 @@ from srdd.prompts import PromptSet
 from srdd.provenance import Origin, describe_model, versions
 from srdd.records import Measured, build
 from srdd.schema import scan as schema
+from srdd.selection import Selection
 from srdd.sites import check_sites, needs_prompts
 from srdd.structure import find_structure
 from srdd.sums import INDEX
-from srdd.weights import measure_weights
+from srdd.weights import find_weights, measure_weights
 
 __all__ = ["Listener", "Origin", "scan_model"]
 
@@ -42,6 +43,8 @@ def scan_model(
     *,
     formats: Sequence[str] = ("mxfp4",),
     sites: Sequence[str] = ("output",),
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
     rounding: str = "even",
     max_length: int | None = None,
     batch_size: int | Literal["auto"] = "auto",
@@ -60,6 +63,7 @@ def scan_model(
         prompts: strings, lists of chat messages, or a PromptSet; the built-in ones for None.
         formats: `mxfp4`, or with a scale rule `mxfp4:even`.
         sites: what to measure, of srdd.sites.SITES.
+        include, exclude: patterns on the names of linears, see srdd.selection.
         rounding: of srdd.formats.ROUNDINGS.
         max_length: tokens kept of each prompt.
         batch_size: prompts in a batch, or `auto`.
@@ -90,6 +94,8 @@ def scan_model(
     for sentence in origin.notes:
         listener.note(sentence)
     structure = find_structure(model)
+    selection = Selection(tuple(include), tuple(exclude))
+    selection.check(weight.name for weight in find_weights(model, structure))
     tokenized = None
     if needs_prompts(sites):
         tokenized = tokenize_for(model, tokenizer, prompts, max_length, apply_chat_template)
@@ -104,6 +110,7 @@ def scan_model(
             tokenized,
             sites,
             specs,
+            selection=selection,
             pad=padding_id(tokenizer, vocabulary_of(model)),
             rounding=rounding,
             batch_size=batch_size,
@@ -115,7 +122,13 @@ def scan_model(
         missing |= without
     if "weight" in sites:
         found, without = measure_weights(
-            model, structure, specs, rounding=rounding, seed=seed, listener=listener
+            model,
+            structure,
+            specs,
+            selection=selection,
+            rounding=rounding,
+            seed=seed,
+            listener=listener,
         )
         measured += found
         missing |= without
@@ -132,6 +145,8 @@ def scan_model(
         settings=schema.Settings(
             formats=[str(spec) for spec in specs],
             sites=list(sites),
+            include=list(include),
+            exclude=list(exclude),
             rounding=rounding,
             seed=seed,
             thresholds=schema.Thresholds(**asdict(thresholds)),

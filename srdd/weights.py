@@ -19,6 +19,7 @@ from srdd.formats import FormatSpec
 from srdd.kernels import DTYPES, row_sums
 from srdd.listener import Listener
 from srdd.records import REPLICATES, Measured
+from srdd.selection import Selection
 from srdd.structure import Structure, is_turned
 
 SLICE = 1 << 22
@@ -41,8 +42,16 @@ class Weight:
     turned: bool
 
 
-def find_weights(model: nn.Module, structure: Structure) -> Iterator[Weight]:
-    """The weights of all linears in the decoder layers, and the stacked weights of experts."""
+def find_weights(
+    model: nn.Module, structure: Structure, selection: Selection | None = None
+) -> Iterator[Weight]:
+    """The selected weights of linears in the decoder layers, and the stacked ones of experts."""
+    for weight in _all_weights(model, structure):
+        if selection is None or selection.takes(weight.name):
+            yield weight
+
+
+def _all_weights(model: nn.Module, structure: Structure) -> Iterator[Weight]:
     for layer in structure.layers:
         for linear in layer.linears:
             module = model.get_submodule(linear.name)
@@ -122,6 +131,7 @@ def measure_weights(
     structure: Structure,
     specs: Sequence[FormatSpec],
     *,
+    selection: Selection | None = None,
     rounding: str = "even",
     seed: int = 0,
     listener: Listener | None = None,
@@ -132,6 +142,7 @@ def measure_weights(
     the prompts. A weight that several modules share is measured once and names the others.
 
     Arguments:
+        selection: which of them; all for None.
         listener: hears of each weight that is done.
 
     Returns:
@@ -141,7 +152,7 @@ def measure_weights(
     missing: dict[str, str] = {}
     places: dict[tuple[int, torch.Size], slice] = {}
     listener = listener or Listener()
-    weights = list(find_weights(model, structure))
+    weights = list(find_weights(model, structure, selection))
     listener.started("measuring weights", sum(w.data.numel() for w in weights), "values")
     for weight in weights:
         listener.advanced(weight.data.numel())

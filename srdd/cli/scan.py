@@ -118,6 +118,22 @@ def scan(
             metavar="NAME", help="What to measure: output, input or weight; repeat for several."
         ),
     ] = ["output", "input"],  # noqa: B006
+    include: Annotated[
+        list[str],
+        typer.Option(
+            metavar="PATTERN",
+            help="Measure only linears whose name contains this or fits it as in a shell; repeat.",
+            show_default="all in decoder layers",
+        ),
+    ] = [],  # noqa: B006
+    exclude: Annotated[
+        list[str],
+        typer.Option(
+            metavar="PATTERN",
+            help="Leave out linears whose name contains or fits this; repeat.",
+            show_default="none",
+        ),
+    ] = [],  # noqa: B006
     rounding: Annotated[
         str, typer.Option(metavar="NAME", help="even, half-away, toward-zero or stochastic.")
     ] = "even",
@@ -277,6 +293,8 @@ def scan(
             prompt_set,
             formats=specs,
             sites=sites,
+            include=include,
+            exclude=exclude,
             rounding=rounding,
             max_length=max_length,
             batch_size=size,
@@ -303,6 +321,7 @@ def _deliver(result: Scan, target: Path | None, force: bool, by: str) -> None:
         console.write_result(result.to_json())
         return
     from srdd.report.tables import scan_tables
+    from srdd.sites import needs_prompts
 
     try:
         result.save(target, force=force)
@@ -311,8 +330,9 @@ def _deliver(result: Scan, target: Path | None, force: bool, by: str) -> None:
         raise
     console.say(f"wrote {target}")
     console.show(*scan_tables(result, by))
-    named = "" if target.parent == Path() else f" {shlex.quote(str(target))}"
-    console.say(f"next: `srdd suggest{named}` makes a noise configuration of it")
+    if needs_prompts(result.settings.sites):
+        named = "" if target.parent == Path() else f" {shlex.quote(str(target))}"
+        console.say(f"next: `srdd suggest{named}` makes a noise configuration of it")
 
 
 class _Display:

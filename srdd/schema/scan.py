@@ -137,6 +137,8 @@ class Settings(Part):
 
     formats: list[str] = Field(min_length=1)
     sites: list[str] = Field(min_length=1)
+    include: list[str] = Field(default_factory=list)
+    exclude: list[str] = Field(default_factory=list)
     rounding: str
     seed: int
     thresholds: Thresholds
