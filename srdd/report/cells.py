@@ -12,6 +12,14 @@ def sqnr(record: Record) -> str:
     return with_half_width(record.metrics.sqnr_db, interval, digits=2)
 
 
+def token_sqnr(record: Record) -> str:
+    """SQNR of single tokens in dB: the 5, 50 and 95 % quantiles."""
+    found = record.token_sqnr_db
+    if found is None or found.p5 is None or found.p50 is None or found.p95 is None:
+        return "-"
+    return f"{found.p5:.1f} {found.p50:.1f} {found.p95:.1f}"
+
+
 def relative_error(record: Record) -> str:
     """Relative error in per cent with half its interval."""
     interval = record.intervals.relative_error if record.intervals else None

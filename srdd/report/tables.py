@@ -13,7 +13,7 @@ from srdd.errors import counted
 from srdd.formats import parse_spec
 from srdd.metrics import HIGHER_IS_BETTER, Floor, Thresholds, floor_of
 from srdd.pooling import pooled
-from srdd.report.cells import distance, relative_error, sqnr
+from srdd.report.cells import distance, relative_error, sqnr, token_sqnr
 from srdd.report.fitted import NARROW, WIDE, Column, Fitted, Share
 from srdd.report.tensors import kind_table, tensor_table, worst_tensors
 from srdd.report.text import number, percent, safe
@@ -90,6 +90,7 @@ def _layer_columns(
         Column("zone", [zone_of(zones, r.layer).name for r in records], NARROW, "left"),
         Column("SQNR dB", [sqnr(record) for record in records]),
         Column("vs floor", [distance(record) for record in records], WIDE),
+        Column("tokens 5 50 95 %", [token_sqnr(record) for record in records], WIDE + 20),
         Column("dead %", [percent(r.metrics.deadzone) for r in records], NARROW),
         Column(SATURATION, [percent(r.metrics.saturation, 2) for r in records], NARROW),
         Column("rel. err %", [relative_error(record) for record in records]),
