@@ -14,6 +14,7 @@ from srdd.formats import parse_spec
 from srdd.metrics import HIGHER_IS_BETTER, Floor, Thresholds, floor_of
 from srdd.pooling import pooled
 from srdd.report.cells import distance, relative_error, sqnr, token_sqnr
+from srdd.report.comparison import format_comparison
 from srdd.report.fitted import NARROW, WIDE, Column, Fitted, Share
 from srdd.report.tensors import kind_table, tensor_table, worst_tensors
 from srdd.report.text import number, percent, safe
@@ -220,6 +221,7 @@ def scan_tables(scan: Scan, by: str = "layer") -> list[RenderableType]:
     for site in scan.settings.sites:
         for spec in scan.settings.formats:
             parts += _group(scan, site, spec, by)
+        parts += format_comparison(scan, site)
     parts.append(
         Text(
             "Verdicts: ok = no threshold breached; at floor = breached, but within 1 dB of what "

@@ -284,7 +284,9 @@ def test_the_figures_that_matter_are_shown_at_any_width(width: int) -> None:
 
 def test_what_a_narrow_terminal_leaves_out_is_said() -> None:
     narrow = " ".join(shown(thorough(rising(4)), width=40).split())
-    assert "(a wider terminal also shows: zone, vs floor, tokens 5 50 95 %, dead %, sat. %)" in narrow
+    assert (
+        "(a wider terminal also shows: zone, vs floor, tokens 5 50 95 %, dead %, sat. %)" in narrow
+    )
     assert "a wider terminal" not in shown(thorough(rising(4)), width=120)
 
 
