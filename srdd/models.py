@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from srdd.checkpoint import Checkpoint, check_dtype, pickle_only
+from srdd.checkpoint import Checkpoint, check_dtype, pickle_only, refuse_quantized
 from srdd.errors import InputError, SrddError, UsageError, counted, unknown_name
 
 
@@ -150,7 +150,7 @@ def load_model(
         raise UsageError("--device and --device-map exclude each other", "leave one of them out")
     target = check_device(device)
     with quiet_imports():
-        from transformers import AutoModelForCausalLM
+        from transformers import AutoConfig, AutoModelForCausalLM
     options: dict[str, Any] = {
         "dtype": "auto" if dtype == "auto" else getattr(torch, dtype),
         "trust_remote_code": trust_remote_code,
@@ -164,6 +164,13 @@ def load_model(
         options["revision"] = checkpoint.revision
     try:
         with _silenced():
+            # Of a model on the Hub, this is the first look at its config: before its weights.
+            config = AutoConfig.from_pretrained(
+                checkpoint.location,
+                revision=checkpoint.revision,
+                trust_remote_code=trust_remote_code,
+            )
+            refuse_quantized(checkpoint.name, getattr(config, "quantization_config", None))
             model, info = AutoModelForCausalLM.from_pretrained(checkpoint.location, **options)
             if device_map is None:
                 model = model.to(target)

@@ -379,3 +379,24 @@ def test_the_names_of_dtypes_are_torchs() -> None:
         name == "auto" or isinstance(getattr(torch, name), torch.dtype)
         for name in checkpoint.DTYPES
     )
+
+
+@pytest.mark.parametrize(
+    ("quantization", "how"),
+    [
+        ({"quant_method": "mxfp4"}, "mxfp4"),
+        ({"quant_method": "compressed-tensors", "format": "x"}, "compressed-tensors"),
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "bitsandbytes"),
+        ({"bits": 4}, "by its quantization_config"),
+    ],
+)
+def test_a_checkpoint_that_is_quantized_already_is_refused(
+    folder: Path, quantization: dict[str, object], how: str
+) -> None:
+    file = folder / "config.json"
+    config = json.loads(file.read_text())
+    file.write_text(json.dumps(config | {"quantization_config": quantization}))
+    with pytest.raises(InputError) as caught:
+        find(str(folder))
+    assert caught.value.message == f"{folder} is quantized already ({how})"
+    assert "full precision" in caught.value.hint
