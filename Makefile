@@ -57,6 +57,7 @@ wheel: install
 
 benchmarks: install
 	$(BIN)/python -m benchmarks.kernel
+	$(BIN)/python -m benchmarks.formats
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks.scan memory
 	$(BIN)/python -m benchmarks.scan overhead

@@ -89,6 +89,8 @@ def tokenize_for(
     """
     if prompts is None:
         prompts = builtin()
+    elif isinstance(prompts, str):
+        prompts = from_strings([prompts])
     elif not isinstance(prompts, PromptSet):
         prompts = from_strings(list(prompts))
     config = getattr(model, "config", None)

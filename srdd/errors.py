@@ -52,7 +52,9 @@ def counted(count: int, noun: str) -> str:
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
     """The error for a `name` that is none of `known`; the hint lists them, closest first."""
-    names = list(known)
-    close = difflib.get_close_matches(name, names, n=len(names), cutoff=0.0) if name else []
-    ordered = close + [other for other in names if other not in close]
+
+    def unlike(other: str) -> float:
+        return -difflib.SequenceMatcher(None, other.lower(), name.lower()).ratio()
+
+    ordered = sorted(known, key=unlike)  # equally close names stay in their order
     return UsageError(f"unknown {kind} {name!r}", f"choose from: {', '.join(ordered)}")

@@ -14,7 +14,7 @@ import numpy as np
 from srdd.confidence import few_prompts
 from srdd.errors import MergeError, counted
 from srdd.records import Measured, build, from_record
-from srdd.schema.scan import NotMeasured, Scan, set_fingerprint
+from srdd.schema.scan import Scan, set_fingerprint
 
 _MUST_AGREE: tuple[tuple[str, Callable[[Scan], object]], ...] = (
     ("model fingerprint", lambda scan: scan.model.fingerprint),
@@ -56,6 +56,8 @@ def _counts(scan: Scan) -> dict[str, int]:
 
 
 def _join(a: Measured, b: Measured, shift: int) -> Measured:
+    if a.site == "weight":
+        return a  # the same weights in both, whatever the prompts
     return Measured(
         layer=a.layer,
         site=a.site,
@@ -105,26 +107,22 @@ def _merge_two(a: Scan, b: Scan) -> Scan:
     sources = dict.fromkeys((a.calibration.source, b.calibration.source))
     calibration = a.calibration.model_copy(
         update={
-            "source": " + ".join(source for source in sources if source),
-            "fingerprint": set_fingerprint(fingerprints),
+            "source": " + ".join(source for source in sources if source) or None,
+            "fingerprint": set_fingerprint(fingerprints) if fingerprints else None,
             "prompt_fingerprints": fingerprints,
             **totals,
         }
     )
     elapsed = (a.run.elapsed_s or 0.0) + (b.run.elapsed_s or 0.0)
-    measured_now = {record.tensor for record in records}
-    missing: dict[str, NotMeasured] = {
-        one.module: one
-        for one in (*a.not_measured, *b.not_measured)
-        if one.module not in measured_now
-    }
+    still_missing = {one.module for one in b.not_measured}
+    missing = [one for one in a.not_measured if one.module in still_missing]
     return a.model_copy(
         update={
             "calibration": calibration,
             "run": a.run.model_copy(update={"elapsed_s": elapsed}),
             "records": records,
             "rankings": rankings,
-            "not_measured": list(missing.values()),
+            "not_measured": missing,
             "warnings": _warnings(a, b, totals["prompts"]),
         }
     )

@@ -164,11 +164,23 @@ def _runs(configs: Mapping[str, RinConfig], baseline: float | None) -> list[str]
             "",
             f"- **Configuration**: {code(name)}",
             *(line for tier in config.tiers for line in _tier(tier, config.source.layers)),
+            *_apart(config),
             f"- **Baseline**: R0 ({_percent(baseline)})",
             f"- **Counts as a sign if**: {_claim(config)}",
             "",
         ]
     return lines
+
+
+def _apart(config: RinConfig) -> list[str]:
+    """A word where tiers need an experiment each, as no trainer of the guide's kind runs two."""
+    shapes = {tier.schedule.sigma_end / tier.schedule.sigma_start for tier in config.tiers}
+    if max(shapes) <= min(shapes) * (1 + 1e-9):
+        return []
+    return [
+        "- **Runs**: tiers of different shapes; in the guide's form the file holds one experiment "
+        "a tier, and the noise energy above is of all together"
+    ]
 
 
 def _tier(tier: Tier, layers: int) -> list[str]:

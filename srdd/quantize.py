@@ -4,8 +4,11 @@
     measure         the metrics of that error, pooled over the tensor
 
 Both name the format as `mxfp4` or, with the scale rule, `mxfp4:rceil`, and cut the last axis into
-blocks. For `stochastic` rounding a value's draw follows from the seed, its row (the leading axes
-taken together) and its column, so both functions see the same quantized values.
+blocks. With `mxfp4+hadamard32`, groups of 32 values are rotated first and the result is rotated
+back; `measure` then counts deadzone, saturation and relative errors on the rotated values, which
+the hardware sees, while the SQNR is the same on both sides. For `stochastic` rounding a value's
+draw follows from the seed, its row (the leading axes taken together) and its column, so both
+functions see the same quantized values.
 """
 
 from __future__ import annotations
@@ -18,7 +21,6 @@ from torch import Tensor
 from srdd import kernels, metrics
 from srdd.errors import UsageError
 from srdd.formats import check_rounding, check_seed, parse_spec
-from srdd.kernels import eager
 from srdd.sums import INDEX
 
 
@@ -45,7 +47,7 @@ def fake_quantize(x: Tensor, format: str, rounding: str = "even", seed: int = 0)
     rows = _rows(x)
     if x.device.type == "mps":
         return fake_quantize(x.cpu(), format, rounding, seed).to(x.device)
-    y = eager.quantize(rows, spec, rounding, _keys(rows, seed))
+    y = kernels.quantize(rows, spec, rounding, _keys(rows, seed))
     limit = torch.finfo(x.dtype).max
     y = torch.where(torch.isfinite(rows), y.clamp(-limit, limit), y)
     return y.to(x.dtype).reshape(x.shape)

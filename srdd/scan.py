@@ -17,7 +17,7 @@ from torch import nn
 from srdd.activations import device_of, measure_activations, tokenize_for, vocabulary_of
 from srdd.batches import TokenizedPrompts, padding_id
 from srdd.confidence import few_prompts
-from srdd.errors import counted
+from srdd.errors import UsageError, counted
 from srdd.fingerprint import fingerprint
 from srdd.formats import check_rounding, check_seed, parse_specs
 from srdd.kernels import kernel_name
@@ -83,6 +83,16 @@ def scan_model(
         InputError: no decoder stack, no usable prompt, non-finite weights, or too little memory for
             a single prompt.
     """
+    if not isinstance(model, nn.Module):
+        raise UsageError(
+            f"the model is a {type(model).__name__}, not a torch module",
+            "load it first, for example with transformers' from_pretrained",
+        )
+    if tokenizer is None and needs_prompts(check_sites(sites)):
+        raise UsageError(
+            "a tokenizer is needed to measure activations",
+            'give the model\'s tokenizer, or measure sites=["weight"] only',
+        )
     started, clock = datetime.now(timezone.utc), time.monotonic()
     listener = listener or Listener()
     specs = parse_specs(list(formats))

@@ -138,6 +138,26 @@ def test_a_config_that_cannot_be_read_is_told(folder: Path) -> None:
     assert error.message == f"cannot read {folder / 'config.json'}: Is a directory"
 
 
+@pytest.mark.parametrize(
+    ("entry", "how"),
+    [
+        ({"quant_method": "gptq", "bits": 4}, "gptq"),
+        ({"bits": 4}, "by its quantization_config"),
+        (["odd"], "by its quantization_config"),
+    ],
+)
+def test_a_model_that_is_quantized_already_is_refused(
+    entry: object, how: str, folder: Path
+) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"quantization_config": entry}))
+    error = refusal(folder)
+    assert error.message == f"{folder} is quantized already ({how})"
+    assert "full precision" in error.hint
+    (folder / "config.json").write_text(json.dumps(config | {"quantization_config": None}))
+    assert find(str(folder)).source == "folder"
+
+
 # Weights
 
 
@@ -379,24 +399,3 @@ def test_the_names_of_dtypes_are_torchs() -> None:
         name == "auto" or isinstance(getattr(torch, name), torch.dtype)
         for name in checkpoint.DTYPES
     )
-
-
-@pytest.mark.parametrize(
-    ("quantization", "how"),
-    [
-        ({"quant_method": "mxfp4"}, "mxfp4"),
-        ({"quant_method": "compressed-tensors", "format": "x"}, "compressed-tensors"),
-        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "bitsandbytes"),
-        ({"bits": 4}, "by its quantization_config"),
-    ],
-)
-def test_a_checkpoint_that_is_quantized_already_is_refused(
-    folder: Path, quantization: dict[str, object], how: str
-) -> None:
-    file = folder / "config.json"
-    config = json.loads(file.read_text())
-    file.write_text(json.dumps(config | {"quantization_config": quantization}))
-    with pytest.raises(InputError) as caught:
-        find(str(folder))
-    assert caught.value.message == f"{folder} is quantized already ({how})"
-    assert "full precision" in caught.value.hint

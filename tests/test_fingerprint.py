@@ -91,6 +91,9 @@ def test_rows_that_changed_places_in_a_large_matrix_change_it() -> None:
 def test_another_dtype_changes_it(dtype: torch.dtype) -> None:
     zeros = torch.zeros(8)
     assert of(zeros.to(dtype)) != of(zeros)
+    bits = noise(8, dtype)
+    other = torch.float16 if dtype == torch.bfloat16 else torch.bfloat16
+    assert of(bits) != of(bits.view(other))
     model = families.new("llama")
     before = fingerprint(model)
     assert fingerprint(model.to(dtype)) != before

@@ -12,9 +12,6 @@ from srdd.formats import (
     FORMATS,
     ROUNDINGS,
     SCALE_RULES,
-    Element,
-    Format,
-    FormatSpec,
     check_rounding,
     parse_spec,
     parse_specs,
@@ -31,8 +28,70 @@ def test_mxfp4_has_the_specifications_constants() -> None:
 @pytest.mark.parametrize("name", list(FORMATS))
 def test_a_format_goes_by_its_name_and_has_a_default_rule_and_a_source(name: str) -> None:
     assert FORMATS[name].name == name
-    assert FORMATS[name].scale_rules[0] in SCALE_RULES
+    assert str(parse_spec(name)) == f"{name}:{FORMATS[name].scale_rules[0]}"
     assert FORMATS[name].source
+
+
+@pytest.mark.parametrize(
+    ("name", "bits"),
+    [
+        ("mxfp6_e2m3", 6.25),
+        ("mxfp8_e5m2", 8.25),
+        ("mxint8", 8.25),
+        ("nvfp4", 4.5),
+        ("int4_g32", 5.0),
+        ("int4_g128", 4.25),
+        ("int8_token", 8.0),
+    ],
+)
+def test_a_values_bits_hold_its_share_of_the_blocks_scale(name: str, bits: float) -> None:
+    assert FORMATS[name].bits_per_value == bits
+
+
+@pytest.mark.parametrize("name", list(FORMATS))
+def test_the_grid_needs_no_more_codes_than_its_bits_give(name: str) -> None:
+    element = FORMATS[name].element
+    binades = max(0, element.max_exponent - element.min_exponent + 1)
+    top = element.largest / 2.0 ** (element.max_exponent - element.mantissa_bits)
+    assert top == int(top), "the largest magnitude lies on the grid"
+    assert (binades + 1) * 2**element.mantissa_bits <= 2 ** (element.bits - 1)
+
+
+def test_a_group_stands_for_its_formats_each_with_its_first_rule() -> None:
+    four = [str(spec) for spec in parse_specs(["mxfp4:even", "4bit"])]
+    assert four == [
+        "mxfp4:even",
+        "mxfp4:floor",
+        "nvfp4:token",
+        "int4_g32:absmax",
+        "int4_g128:absmax",
+    ]
+    assert [spec.format.name for spec in parse_specs(["all"])] == list(FORMATS)
+
+
+def test_a_group_takes_no_rule() -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_specs(["4bit:even"])
+    assert caught.value.message == "4bit is a group of formats and takes no scale rule"
+    assert "nvfp4" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("nvfp4:tokn", "choose from: token, tensor"),
+        ("nvfp4:floor", "choose from: "),
+        ("int4_g32:even", "choose from: absmax"),
+        ("int4_g64", "choose from: int4_g32"),
+        ("mxfp6_e3m3", "choose from: mxfp6_e"),
+        ("al", "choose from: all"),
+        ("4bits", "choose from: 4bit"),
+    ],
+)
+def test_a_wrong_name_or_rule_of_any_format_lists_the_right_ones(text: str, hint: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_specs([text])
+    assert caught.value.hint.startswith(hint)
 
 
 @pytest.mark.parametrize(
@@ -53,20 +112,20 @@ def test_each_rule_raises_the_scale_from_its_mantissa_on(
 
 
 @pytest.mark.parametrize(
-    ("element", "threshold"),
+    ("name", "threshold"),
     [
-        (Element("E2M3", 6, 3, 0, 7.5), 0.9375),
-        (Element("E3M2", 6, 2, -2, 28.0), 0.875),
-        (Element("E4M3", 8, 3, -6, 448.0), 0.875),
-        (Element("E5M2", 8, 2, -14, 57344.0), 0.875),
-        (Element("INT8", 8, 6, 0, 127 / 64), 127 / 128),
+        ("mxfp6_e2m3", 0.9375),
+        ("mxfp6_e3m2", 0.875),
+        ("mxfp8_e4m3", 0.875),
+        ("mxfp8_e5m2", 0.875),
+        ("mxint8", 127 / 128),
     ],
-    ids=lambda value: getattr(value, "name", None),
 )
 def test_rceil_raises_the_scale_only_where_the_maximum_would_clip(
-    element: Element, threshold: float
+    name: str, threshold: float
 ) -> None:
-    spec = FormatSpec(Format("ad hoc", element, 32, SCALE_RULES, "this test"), "rceil")
+    spec = parse_spec(f"{name}:rceil")
+    element = spec.format.element
     assert spec.round_up_above == threshold + 2**-24
     assert threshold * 2 ** (element.max_exponent + 1) == element.largest
 

@@ -23,6 +23,7 @@ LIGHT = [
     "import srdd; dir(srdd)",
     "import srdd.cli.app",
     "from srdd.cli.app import run; run(['--help']); run(['scan', '--help'])",
+    "from srdd.cli.app import run; assert run(['formats']) == 0",
     "import srdd; srdd.load_scan; srdd.merge_scans; srdd.Scan",
     "import srdd.zones, srdd.prompts, srdd.checkpoint, srdd.report.tables",
     "from srdd.cli.app import run; assert run(['scan', '/no/such/folder']) == 2",

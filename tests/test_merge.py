@@ -15,7 +15,7 @@ from srdd.errors import MergeError
 from srdd.prompts import from_strings
 from srdd.records import REPLICATES, from_record
 from srdd.scan import scan_model
-from srdd.schema.scan import Calibration, Scan
+from srdd.schema.scan import Calibration, NotMeasured, Scan
 
 TEXTS = [f"prompt {n}: {'word ' * (n % 5)}" for n in range(REPLICATES + 12)]
 """More than there are replicates."""
@@ -92,6 +92,43 @@ def test_more_prompts_than_replicates_make_the_whole(scanned: Scanner) -> None:
     merged = merge_scans([scanned(0, 70), scanned(70, count)])
     assert_same(merged, scanned(0, count), rtol=1e-9)
     assert len(from_record(merged.records[0]).replicates) == REPLICATES
+
+
+def test_all_sites_of_two_halves_make_the_whole_exactly(scanned: Scanner) -> None:
+    options: dict[str, Any] = {"sites": ["output", "input", "weight"], "formats": ["mxfp4"]}
+    merged = merge_scans([scanned(0, 5, **options), scanned(5, 12, **options)])
+    assert_same(merged, scanned(0, 12, **options))
+
+
+def test_weights_do_not_depend_on_prompts_and_count_once(scanned: Scanner) -> None:
+    options: dict[str, Any] = {"sites": ["weight"], "formats": ["mxfp4"]}
+    one = scanned(0, 5, **options)
+    assert_same(merge_scans([one, scanned(5, 12, **options)]), one)
+
+
+def test_tokens_without_an_sqnr_are_counted_together(tokenizer: Any) -> None:
+    model = families.new("llama")
+    model.model.embed_tokens.weight.zero_()
+    prompts = [from_strings(TEXTS, limit=2, skip=skip) for skip in (0, 2)]
+    parts = [scan_model(model, tokenizer, part, sites=["output"]) for part in prompts]
+    counts = [part.records[0].token_sqnr_db for part in (*parts, merge_scans(parts))]
+    a, b, both = (count.undefined for count in counts if count)
+    assert both == a + b > 0
+
+
+def test_a_layer_that_ran_in_no_part_is_still_named(scanned: Scanner) -> None:
+    def without(scan: Scan, *layers: int) -> Scan:
+        names = [f"model.layers.{n}" for n in layers]
+        return scan.model_copy(
+            update={
+                "records": [r for r in scan.records if r.tensor not in names],
+                "not_measured": [NotMeasured(module=n, reason="did not run") for n in names],
+            }
+        )
+
+    merged = merge_scans([without(scanned(0, 5), 1, 2), without(scanned(5, 12), 2)])
+    assert [one.module for one in merged.not_measured] == ["model.layers.2"]
+    assert {record.layer for record in merged.records} == {0, 1}
 
 
 def test_parts_that_were_batched_make_the_whole(scanned: Scanner) -> None:
@@ -184,6 +221,8 @@ SETTINGS: list[tuple[str, str, dict[str, Any]]] = [
     ("tokenizer", "model", {"tokenizer": "another"}),
     ("formats", "settings", {"formats": ["mxfp4:even"]}),
     ("sites", "settings", {"sites": ["input"]}),
+    ("include", "settings", {"include": ["up"]}),
+    ("exclude", "settings", {"exclude": ["down"]}),
     ("rounding", "settings", {"rounding": "stochastic"}),
     ("seed", "settings", {"seed": 7}),
     ("max_length", "calibration", {"max_length": 99}),

@@ -459,3 +459,13 @@ def test_stochastic_rounding_is_the_same_in_any_batching(llama: nn.Module, token
         np.testing.assert_allclose(replicates(other), replicates(one), rtol=1e-4)
     reseeded = scan_model(llama, tokenizer, PROMPTS, rounding="stochastic", seed=4)
     assert reseeded.records != batched.records
+
+
+def test_layers_round_stochastically_each_in_its_own_way(llama: nn.Module, tokenizer: Any) -> None:
+    for layer in llama.model.layers:  # every layer then passes on what it gets
+        layer.self_attn.o_proj.weight.zero_()
+        layer.mlp.down_proj.weight.zero_()
+    even = scan_model(llama, tokenizer, PROMPTS, sites=["output"]).records
+    assert even[0].sums == even[1].sums == even[2].sums
+    drawn = scan_model(llama, tokenizer, PROMPTS, sites=["output"], rounding="stochastic").records
+    assert len({record.sums.e2 for record in drawn if record.sums}) == LAYERS

@@ -204,9 +204,18 @@ def test_of_several_stacks_the_configured_number_of_layers_decides() -> None:
     assert find_structure(model).decoder == "text"
 
 
+def test_an_embedding_is_no_linear() -> None:
+    layers = nn.ModuleList(Odd(bias=nn.Embedding(9, 8), inner=nn.Linear(8, 8)) for _ in range(2))
+    assert [linear.name for linear in find_structure(Odd(layers=layers)).layers[0].linears] == [
+        "layers.0.inner"
+    ]
+
+
 def test_lists_inside_layers_are_not_the_stack() -> None:
     layers = nn.ModuleList(Odd(experts=stack(6), inner=nn.Linear(8, 8)) for _ in range(2))
-    structure = find_structure(Odd(layers=layers))
+    model = Odd(layers=layers)
+    model.config = type("Config", (), {"num_hidden_layers": 6})()
+    structure = find_structure(model)
     assert structure.decoder == "layers"
     assert len(structure.layers[0].linears) == 7
 

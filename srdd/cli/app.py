@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from typing import Annotated, Any
@@ -10,9 +11,10 @@ import typer
 
 from srdd import __version__
 from srdd.cli import console
+from srdd.cli.formats import formats
 from srdd.cli.scan import scan
 from srdd.cli.suggest import suggest
-from srdd.errors import SrddError, UsageError
+from srdd.errors import OutputError, SrddError, UsageError
 
 EXIT_CODES = (
     "Exit codes: 0 done; 1 a gate was breached; 2 usage, input or internal error; 130 interrupted."
@@ -50,6 +52,7 @@ def _root(
 
 app.command(epilog=f"Example: srdd scan demo --limit 8\n\n{EXIT_CODES}")(scan)
 app.command(epilog=f"Example: srdd suggest --strategy variable > rin.yaml\n\n{EXIT_CODES}")(suggest)
+app.command(epilog=f"Example: srdd formats --as json\n\n{EXIT_CODES}")(formats)
 
 
 def _usage_error(error: Any) -> UsageError:
@@ -92,13 +95,25 @@ def run(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         console.close_quietly()
         return 0
-    except Exception as error:
-        if debug:
-            console.show_traceback()
-        sentence = f"{type(error).__name__}: {error}"
-        hint = "the traceback above belongs into a report" if debug else "run again with --debug"
-        console.complain(SrddError(f"internal error: {sentence}", hint))
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            return _internal(error, debug)
+        console.complain(
+            OutputError("cannot write: the disk is full", "free some space, or write elsewhere")
+        )
         return 2
+    except Exception as error:
+        return _internal(error, debug)
+
+
+def _internal(error: Exception, debug: bool) -> int:
+    """What nobody foresaw, told in a sentence."""
+    if debug:
+        console.show_traceback()
+    sentence = f"{type(error).__name__}: {error}"
+    hint = "the traceback above belongs into a report" if debug else "run again with --debug"
+    console.complain(SrddError(f"internal error: {sentence}", hint))
+    return 2
 
 
 def main() -> None:
@@ -109,6 +124,9 @@ def main() -> None:
             stream.flush()
         except BrokenPipeError:
             console.close_quietly()
+        except OSError:  # the disk is full
+            console.close_quietly()
+            code = code or 2
     # Threads of optional packages must not hold up a command that was interrupted.
     if code == 130:
         os._exit(code)

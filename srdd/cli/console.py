@@ -22,6 +22,9 @@ from srdd.report.text import safe
 LONGEST = 2000
 """Characters of a message at most."""
 
+ROOM_FOR_SPEED = 60
+"""Columns of a terminal from which on a progress bar shows the speed, too."""
+
 
 class _Results(Console):
     """Standard output: when nobody reads it any more, the command is over."""
@@ -85,25 +88,30 @@ def write_result(content: bytes) -> None:
     sys.stdout.buffer.flush()
 
 
+def _speak(text: Text) -> None:
+    """Print one message: wrapped at words on a terminal, on one line for whoever reads lines."""
+    console = _talk()
+    console.print(text, soft_wrap=not console.is_terminal)
+
+
 def say(sentence: str) -> None:
     """Tell something on standard error."""
-    _talk().print(Text(safe(sentence, longest=LONGEST)), soft_wrap=True)
+    _speak(Text(safe(sentence, longest=LONGEST)))
 
 
 def warn(sentence: str) -> None:
     """Tell on standard error what a reader of the result must know."""
     shown = safe(sentence, longest=LONGEST)
-    _talk().print(Text.assemble(("warning: ", "bold yellow"), shown), soft_wrap=True)
+    _speak(Text.assemble(("warning: ", "bold yellow"), shown))
 
 
 def complain(error: SrddError) -> None:
     """Tell an error and what to do next."""
-    console = _talk()
     for word, style, text in (
         ("error: ", "bold red", error.message),
         ("hint: ", "bold cyan", error.hint),
     ):
-        console.print(Text.assemble((word, style), safe(text, longest=LONGEST)), soft_wrap=True)
+        _speak(Text.assemble((word, style), safe(text, longest=LONGEST)))
 
 
 def show_traceback() -> None:
@@ -129,7 +137,7 @@ def phase(what: str) -> Iterator[None]:
     console = _talk()
     what = safe(what)
     if not console.is_terminal:
-        console.print(Text(what), soft_wrap=True)
+        _speak(Text(what))
         yield
         return
     spinner = "dots" if console.encoding.startswith("utf") else "line"
@@ -151,7 +159,7 @@ def progress(what: str, total: int, unit: str) -> Iterator[Progress]:
     """Work of known length: a bar with speed and time left on a terminal, a line elsewhere."""
     console = _talk()
     if not console.is_terminal:
-        console.print(Text(f"{what}: {total:,} {unit}"), soft_wrap=True)
+        _speak(Text(f"{what}: {total:,} {unit}"))
         yield _Silent()
         return
     from rich import progress as bars
@@ -160,13 +168,14 @@ def progress(what: str, total: int, unit: str) -> Iterator[Progress]:
         def render(self, task: bars.Task) -> Text:
             return Text(f"{task.speed:,.0f} {unit}/s" if task.speed else f"- {unit}/s")
 
-    columns = (
+    columns: list[bars.ProgressColumn] = [
         bars.TextColumn("{task.description}"),
         bars.BarColumn(bar_width=None),
         bars.TaskProgressColumn(),
-        Speed(),
         bars.TimeRemainingColumn(compact=True),
-    )
+    ]
+    if console.width >= ROOM_FOR_SPEED:
+        columns.insert(3, Speed())
     bar = bars.Progress(*columns, console=console, transient=True, expand=True)
     with bar as display, _displaying(console):
         task = display.add_task(what, total=total)

@@ -313,10 +313,10 @@ def scan(
         )
     finally:
         display.close()
-    _deliver(result, target, force, by)
+    _deliver(result, target, force=force, named=output is not None, by=by)
 
 
-def _deliver(result: Scan, target: Path | None, force: bool, by: str) -> None:
+def _deliver(result: Scan, target: Path | None, *, force: bool, named: bool, by: str) -> None:
     if target is None:
         console.write_result(result.to_json())
         return
@@ -324,15 +324,35 @@ def _deliver(result: Scan, target: Path | None, force: bool, by: str) -> None:
     from srdd.sites import needs_prompts
 
     try:
-        result.save(target, force=force)
+        target = _save(result, target, force, named)
     except OutputError:
         console.show(*scan_tables(result, by))  # it may have taken hours: at least it is seen
         raise
     console.say(f"wrote {target}")
     console.show(*scan_tables(result, by))
-    if needs_prompts(result.settings.sites):
-        named = "" if target.parent == Path() else f" {shlex.quote(str(target))}"
-        console.say(f"next: `srdd suggest{named}` makes a noise configuration of it")
+    # Only where the next command works just so: one format, norms to inject into, a real file.
+    norms = any(norm.kind == "rmsnorm" for layer in result.model.layers for norm in layer.norms)
+    simple = len(result.settings.formats) == 1 and needs_prompts(result.settings.sites)
+    if norms and simple and target.is_file():
+        where = "" if target.parent == Path() else f" {shlex.quote(str(target))}"
+        console.say(f"next: `srdd suggest{where}` makes a noise configuration of it")
+
+
+def _save(result: Scan, target: Path, force: bool, named: bool) -> Path:
+    """Write the scan and give back where it went.
+
+    A name that we chose ourselves, and that another scan took meanwhile, gets a number.
+    """
+    for number in range(2, 100):
+        try:
+            result.save(target, force=force)
+        except OutputError:
+            if named or not target.exists():
+                raise
+            target = target.with_name(f"{target.stem.partition('+')[0]}+{number}.json")
+        else:
+            return target
+    raise OutputError(f"{target} exists already", "name another file with -o")
 
 
 class _Display:

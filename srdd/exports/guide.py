@@ -54,17 +54,40 @@ def check_form(config: RinConfig, form: str) -> None:
             "holds only one",
             "use --as yaml, or --for srdd, or give the tiers one ratio with --tier",
         )
+    if config.parameters.equal_energy and not fits(config):
+        raise UsageError(
+            "in the guide's form, tiers of different shapes are one experiment each, and none of "
+            "them has the energy that --equal-energy gives all together",
+            "leave out --equal-energy, use --for srdd, or give the tiers one ratio with --tier",
+        )
 
 
 def notes(config: RinConfig) -> list[str]:
     """What a reader of the settings must know."""
     found = [NO_NAMES] if target_modules(config) is None else []
     if not fits(config):
-        names = ", ".join(tier.name for tier in config.tiers)
+        shares = ", ".join(
+            f"{tier.name} {100 * share:.0f} %"
+            for tier, share in zip(config.tiers, _energy_shares(config), strict=True)
+        )
         found.append(
-            f"one document a tier ({names}), each an experiment of its own: run them apart"
+            "one document a tier, each an experiment of its own: run them apart; each has its "
+            f"share of the noise energy above: {shares}"
         )
     return found
+
+
+def _energy_shares(config: RinConfig) -> list[float]:
+    """The share of each tier in the energy over the run; a layer of unknown size counts as 1."""
+    energies = [
+        sum(sigma**2 for sigma in tier.sigmas)
+        * sum(
+            entry.multiplier**2 * (sum(module.size for module in entry.modules) or 1)
+            for entry in tier.layers
+        )
+        for tier in config.tiers
+    ]
+    return [energy / sum(energies) for energy in energies]
 
 
 def _settings(config: RinConfig) -> Mapping[str, Any]:

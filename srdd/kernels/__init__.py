@@ -4,12 +4,14 @@
 
 What every kernel does with `x` (tokens, channels), a row at a time:
 
+0. Where the format says so, groups of channels are rotated (srdd.kernels.rotation), and the rest is
+   about the rotated values.
 1. The row is cut into blocks along the channels; a ragged last block is padded with zeros, and no
    block crosses rows. Non-finite values are counted and otherwise treated as zeros.
-2. A block's largest magnitude gives its scale 2^E (srdd.formats), E held within E8M0's range.
-3. The scaled magnitude v = |x| / 2^E is rounded to the grid and clamped to its largest value: q.
+2. A block's largest magnitude gives its scale s (srdd.formats).
+3. The scaled magnitude v = |x| / s is rounded to the grid and clamped to its largest value: q.
 4. Sums over the block are taken of v, v - q and the like, in float32 and without the scale: squares
-   of huge and tiny values stay in range. Times 2^E or 4^E, they are added up in float64.
+   of huge and tiny values stay in range. Times s or s^2, they are added up in float64.
 
 | kernel | runs on | how |
 |---|---|---|
@@ -18,7 +20,8 @@ What every kernel does with `x` (tokens, channels), a row at a time:
 | `gpu` | CUDA | the reference, fused by torch.compile |
 
 Counts agree exactly between kernels, sums to a relative 1e-6. None waits for the device. A row's
-result depends on that row and its key alone: not on the batch it came in, nor on the threads.
+result depends on that row and its key alone: not on the batch it came in, nor on the threads. The
+one exception is a scale rule `tensor`: it looks at all rows given at once.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from torch import Tensor
 
 from srdd.errors import UsageError, unknown_name
 from srdd.formats import FormatSpec, check_rounding
+from srdd.kernels import eager, rotation
 
 KERNELS = ("auto", "eager", "cpu", "gpu")
 """What `kernel` may be; `auto` follows the device."""
@@ -86,6 +90,9 @@ def row_sums(
             f"the cpu kernel cannot read a tensor on {x.device}",
             'choose kernel="auto", or move the tensor with .cpu()',
         )
+    if spec.format.rotation:
+        rotation.check_channels(x.shape[1], spec.format)
+        x = rotation.rotate(x, spec.format.rotation)
     # Imported where they are used: numba alone takes longer to import than a small scan to run.
     if name == "cpu":
         from srdd.kernels import cpu
@@ -95,9 +102,26 @@ def row_sums(
         from srdd.kernels import gpu
 
         return gpu.row_sums(x, spec, rounding, keys)
-    from srdd.kernels import eager
-
     return eager.row_sums(x, spec, rounding, keys)
+
+
+@torch.no_grad()
+def quantize(x: Tensor, spec: FormatSpec, rounding: str, keys: Tensor) -> Tensor:
+    """The values that `x` is read back as, for checked arguments as in `row_sums`.
+
+    Returns:
+        float32 (tokens, channels). Non-finite values come back as they are, zeros with their sign.
+
+    Raises:
+        UsageError: the format rotates groups of channels, and x has no whole number of them.
+    """
+    size = spec.format.rotation
+    if not size:
+        return eager.quantize(x, spec, rounding, keys)
+    rotation.check_channels(x.shape[1], spec.format)
+    z = eager.quantize(rotation.rotate(x, size), spec, rounding, keys)
+    y = rotation.unrotate(z, size)
+    return torch.where(torch.isfinite(y), y, x.float())  # a group with a non-finite value
 
 
 def check_input(x: Tensor) -> None:

@@ -7,13 +7,15 @@ The arithmetic is that of srdd.kernels.eager. What is different:
   three types, and comparisons that decide what is finite or zero are between integers.
 - Nearest-even rounding adds and takes away a `magic` number 2^(k + 23 - mantissa_bits), where 2^k
   starts the value's binade: in between, float32 keeps just the element's bits, rounded to even.
-- A block's length and the rounding are constants to the compiler, so that the loop over a block is
-  unrolled into a few vector instructions. They vectorise only where the order of additions may
-  change; the functions that must round exactly as written are compiled without that licence.
+- A block's length, the rounding and the dtype are constants to the compiler, so that the loop over
+  a block becomes straight vector code. For that, the compiler may reorder additions; what has to be
+  computed as written is kept out of its reach (`_exactly`).
+- A ragged last block is padded before, in a copy; no model's width comes to that.
 
 Threads are Python's, each running compiled code without the interpreter lock and taking rows off a
-common list. Numba's own would start a second OpenMP pool next to torch's, in which idle threads
-spin: for a while after each call, the one would take the cores from the other.
+common list. Numba's own would be a second OpenMP pool next to torch's, whose idle threads spin: for
+a while after each call, the one would take the cores from the other. They also end a process that
+forks.
 """
 
 from __future__ import annotations
@@ -32,11 +34,24 @@ import torch
 from numba import types
 from torch import Tensor
 
-from srdd.formats import MAX_SCALE_EXPONENT, MIN_SCALE_EXPONENT, ROUNDINGS, FormatSpec
+from srdd.formats import (
+    MAX_BLOCK_SCALE,
+    MAX_SCALE_EXPONENT,
+    MIN_BLOCK_SCALE,
+    MIN_GLOBAL_SCALE,
+    MIN_SCALE,
+    MIN_SCALE_EXPONENT,
+    ROUNDINGS,
+    ROW,
+    FormatSpec,
+)
 from srdd.kernels.eager import COLUMN_SALT, KEY_SALT, MULTIPLIERS
 from srdd.sums import FIELDS
 
 Compiled = TypeVar("Compiled", bound=Callable[..., Any])
+
+E8M0, E4M3, FP32, FP32_OF_ROW = range(4)
+"""How a scale is found: three of formats.SCALE_BITS, and float32 over a whole row."""
 
 EVEN, HALF_AWAY, STOCHASTIC = map(ROUNDINGS.index, ("even", "half-away", "stochastic"))
 
@@ -60,24 +75,31 @@ def row_sums(x: Tensor, spec: FormatSpec, rounding: str, keys: Tensor) -> Tensor
     """See srdd.kernels.row_sums; `keys` is not optional here, and everything is on the CPU."""
     tokens, channels = x.shape
     sums = np.zeros((tokens, len(FIELDS)), dtype=np.float64)
-    if x.stride(1) != 1 or x.stride(0) < 0:
+    tile = spec.format.tile
+    if channels % tile:
+        x = torch.nn.functional.pad(x, (0, -channels % tile))
+    if x.stride(1) != 1:
         x = x.contiguous()
-    integer, shift, mask, limit, factor = LAYOUTS[x.dtype]
+    integer = LAYOUTS[x.dtype][0]
     # All from the first value to the last as one line; rows may overlap or leave gaps.
-    length = (tokens - 1) * x.stride(0) + channels if x.numel() else 0
+    length = (tokens - 1) * x.stride(0) + x.shape[1] if x.numel() else 0
     line = x.detach().as_strided((length,), (1,)).view(integer).numpy()
     words = line.view(np.uint16 if integer is torch.int16 else np.uint32)
 
     element = spec.format.element
-    layout = (shift, np.uint32(mask), np.uint32(limit), np.float32(factor))
     grid = (
         element.max_exponent,
         np.uint32(round((2 * spec.round_up_above - 1) * 2**23)),  # as bits of a mantissa
         np.uint32((element.min_exponent + 127) << 23),
         element.mantissa_bits,
         np.float32(element.largest),
+        np.float32(spec.format.clips_above),
+        _largest(x) if spec.scale_rule == "tensor" else np.float32(-1),
     )
-    run = _kernel(spec.format.block, ROUNDINGS.index(rounding), words.dtype.name)
+    scaling = {"e8m0": E8M0, "e4m3": E4M3, "fp32": FP32}[spec.format.scale]
+    if spec.format.block == ROW:
+        scaling = FP32_OF_ROW
+    run = _kernel(tile, ROUNDINGS.index(rounding), x.dtype, scaling)
     step = max(1, CHUNK // max(1, channels))
     todo = deque(range(0, tokens, step))
     names = keys.contiguous().numpy()
@@ -90,15 +112,26 @@ def row_sums(x: Tensor, spec: FormatSpec, rounding: str, keys: Tensor) -> Tensor
                 return
             rows = slice(start, start + step)
             at = start * x.stride(0)
-            run(words, at, x.stride(0), channels, names[rows], layout, grid, sums[rows])
+            run(words, at, x.stride(0), channels, names[rows], grid, sums[rows])
 
     threads = torch.get_num_threads()
     helpers = min(threads, len(todo)) - 1
     futures = [_pool(os.getpid(), threads).submit(work) for _ in range(helpers)]
     work()
     for future in futures:
-        future.result()
+        if not future.cancel():  # it has begun, perhaps on the last rows
+            future.result()
     return torch.from_numpy(sums)
+
+
+def _largest(x: Tensor) -> np.float32:
+    """The largest finite magnitude, 0 if there is none."""
+    if not x.numel():
+        return np.float32(0)
+    least, most = torch.aminmax(x)  # NaN wins, so that this one pass sees all that is not finite
+    if not (torch.isfinite(least) and torch.isfinite(most)):
+        return np.float32(torch.where(torch.isfinite(x), x.abs(), 0.0).max().item())
+    return np.float32(max(-least.item(), most.item()))
 
 
 @functools.lru_cache(maxsize=1)
@@ -108,51 +141,120 @@ def _pool(process: int, threads: int) -> ThreadPoolExecutor:
 
 
 @functools.cache
-def _kernel(block: int, rounding: int, word: str) -> Callable[..., None]:
-    """The compiled pass over rows, for a block's length, an index of ROUNDINGS and a word's type.
+def _kernel(
+    block: int, rounding: int, dtype: torch.dtype, scaling: int = E8M0
+) -> Callable[..., None]:
+    """The compiled pass over rows, for a block's length, an index of ROUNDINGS, a dtype, a scaling.
+
+    Where the block is a whole row, `block` is its part that is summed together in float32.
 
     What the inner function takes from here is constant to the compiler and part of the name under
     which numba keeps the result, next to this file or, if that is read-only, in the user's cache.
     """
     column_salt, key_salt, multipliers = COLUMN_SALT, KEY_SALT, MULTIPLIERS
+    integer, shift, mask, limit, factor = LAYOUTS[dtype]
+    word = types.uint16 if integer is torch.int16 else types.uint32
 
     def run(
-        words: Any,
-        first: Any,
-        stride: Any,
-        channels: Any,
-        keys: Any,
-        layout: Any,
-        grid: Any,
-        sums: Any,
+        words: Any, first: Any, stride: Any, channels: Any, keys: Any, grid: Any, sums: Any
     ) -> None:  # pragma: no cover
         salts = (np.uint32(column_salt), np.uint32(multipliers[0]), np.uint32(multipliers[1]))
-        ragged = channels % block
-        rest = np.zeros(block, words.dtype)
+        least, mantissa_bits, largest, clips_above = grid[2:6]
+        zero: Any = np.float32(0)
+        one, tiny = np.float32(1), np.float32(2.0**-126)
+        blocks = -(-channels // block)
+        exponents = np.zeros(blocks, np.int64)
+        tops = np.zeros(blocks, np.float32)
         for token in range(keys.size):
-            at = first + token * stride
-            key = np.uint64(keys[token])
-            row = _hash(np.uint32(key) + np.uint32(key_salt), salts)
-            row = _hash(row ^ np.uint32(key >> np.uint64(32)), salts)
-            total = sums[token]
-            total[0] = 1
-            for column in range(0, channels, block):
-                source, place = words, at + column
-                if column + block > channels:
-                    rest[:ragged] = words[at + column : at + channels]
-                    source, place = rest, 0
-                _add_block(source, place, layout, grid, block, rounding, row, column, salts, total)
-            total[1] = channels - total[2]
+            start = first + token * stride
+            # 1. The scales. Apart from the sums, because a block's largest value has to be known
+            #    before anything else can start; here the processor works on many blocks at once.
+            nonfinite = 0.0
+            for at in range(blocks):
+                top, odd = np.uint32(0), zero
+                for place in range(block):
+                    bits = _magnitude(words[np.uintp(start + at * block + place)], shift, mask)
+                    top = max(top, bits if bits < np.uint32(limit) else np.uint32(0))
+                    odd += np.float32(bits >= np.uint32(limit))
+                if scaling == E8M0:
+                    exponents[at] = _scale_exponent(_value(top, factor), grid)
+                else:
+                    tops[at] = _value(top, factor)
+                nonfinite += odd
+            widest = grid[6]  # of the whole tensor; below 0 where each row is on its own
+            if scaling in (E4M3, FP32_OF_ROW) and widest < zero:
+                for at in range(blocks):
+                    widest = max(widest, tops[at])
 
-    integers = types.Tuple((types.int64, types.uint32, types.uint32, types.float32))
-    numbers = types.Tuple((types.int64, types.uint32, types.uint32, types.int64, types.float32))
+            row = _row_hash(np.uint64(keys[token]), np.uint32(key_salt), salts)
+            nonzero = flushed = saturated = 0.0
+            x2 = e2 = clipped_e2 = abs_x = abs_e = relative = 0.0
+            for at in range(blocks):
+                # 2. The sums of a block, in float32 and in units of its scale.
+                if scaling == E8M0:
+                    exponent = exponents[at]
+                    inverse = np.float32(np.int64((1023 - exponent) << 52).view(np.float64))
+                    scale = np.int64((1023 + exponent) << 52).view(np.float64)
+                elif scaling == E4M3:
+                    scale32, inverse = _two_levels(tops[at], widest, largest)
+                    scale = np.float64(scale32)
+                else:
+                    inverse = _float32_scale(
+                        widest if scaling == FP32_OF_ROW else tops[at], largest
+                    )
+                    scale = np.float64(inverse)
+                some = kept = over = zero
+                v2 = d2 = clipped = v1 = d1 = ratio = zero
+                for place in range(block):
+                    bits = _magnitude(words[np.uintp(start + at * block + place)], shift, mask)
+                    bits = bits if bits < np.uint32(limit) else np.uint32(0)
+                    if scaling in (E8M0, E4M3):
+                        v = _product(_value(bits, factor), inverse)
+                    else:  # it is no inverse: compressed-tensors divides
+                        v = _quotient(_value(bits, factor), inverse)
+                    draw = zero
+                    if rounding == STOCHASTIC:
+                        draw = _draw(row, at * block + place, salts)
+                    q = min(_to_grid(v, least, mantissa_bits, rounding, draw), largest)
+                    d = abs(v - q)
+                    # As numbers, for the compiler to keep the loop free of branches.
+                    keep = one if q > zero else zero
+                    beyond = one if v > clips_above else zero
+                    some += one if bits != 0 else zero
+                    kept += keep
+                    over += beyond
+                    v2 += v * v
+                    d2 += d * d
+                    clipped += beyond * (d * d)
+                    v1 += v
+                    d1 += d
+                    ratio += keep * (d / max(v, tiny))
+
+                # 3. The sums of the row, in float64, which has room for the square of any scale.
+                nonzero += some
+                flushed += some - kept
+                saturated += over
+                x2 += v2 * (scale * scale)
+                e2 += d2 * (scale * scale)
+                clipped_e2 += clipped * (scale * scale)
+                abs_x += v1 * scale
+                abs_e += d1 * scale
+                relative += ratio + (some - kept)  # a flushed value is off by all of itself
+            counts = (1.0, channels - nonfinite, nonfinite, nonzero, flushed, saturated)
+            powers = (x2, e2, clipped_e2, abs_x, abs_e, relative)
+            for place in range(6):
+                sums[token, place] = counts[place]
+                sums[token, 6 + place] = powers[place]
+
+    numbers = types.Tuple(
+        (types.int64, types.uint32, types.uint32, types.int64, *(3 * [types.float32]))
+    )
     signature = types.void(
-        types.Array(getattr(types, word), 1, "C"),
+        types.Array(word, 1, "C"),
         types.int64,
         types.int64,
         types.int64,
         types.Array(types.int64, 1, "C"),
-        integers,
         numbers,
         types.Array(types.float64, 2, "C"),
     )
@@ -171,29 +273,67 @@ def _compiled(*signature: Any, **options: Any) -> Callable[[Compiled], Compiled]
     return cast("Callable[[Compiled], Compiled]", jit)
 
 
-@_compiled(forceinline=True, fastmath=False)
-def _hash(word: Any, salts: Any) -> Any:  # pragma: no cover
-    """srdd.kernels.eager._hash of a uint32."""
-    word = np.uint32(word)
-    word = np.uint32((word ^ (word >> np.uint32(16))) * salts[1])
-    word = np.uint32((word ^ (word >> np.uint32(15))) * salts[2])
-    return np.uint32(word ^ (word >> np.uint32(16)))
+_exactly = _compiled(forceinline=True, fastmath=False)
+"""For what must be computed as written, and be one with its caller all the same."""
 
 
-@_compiled(forceinline=True, fastmath=False)
-def _draw(row: Any, column: Any, salts: Any) -> Any:  # pragma: no cover
-    """srdd.kernels.eager._uniform of one value, from its row's hash."""
-    word = _hash(_hash(np.uint32(column) + salts[0], salts) ^ row, salts)
-    return np.float32(np.int32((word >> np.uint32(8)) | np.uint32(1))) * np.float32(2.0**-24)
+@_exactly
+def _magnitude(word: Any, shift: Any, mask: Any) -> Any:  # pragma: no cover
+    """A value's bits -> those of its magnitude, in float32's fields."""
+    return np.uint32((np.uint32(word) << np.uint32(shift)) & np.uint32(mask))
 
 
-@_compiled(forceinline=True, fastmath=False)
-def _scaled(bits: Any, factor: Any, scale: Any) -> Any:  # pragma: no cover
-    """The magnitude with these bits in units of its block's scale, |x| * 2^-E."""
-    return np.uint32(bits).view(np.float32) * factor * scale
+@_exactly
+def _value(bits: Any, factor: Any) -> Any:  # pragma: no cover
+    """Bits from `_magnitude` -> the float32 that they mean."""
+    return np.uint32(bits).view(np.float32) * np.float32(factor)
 
 
-@_compiled(forceinline=True, fastmath=False)
+@_exactly
+def _product(a: Any, b: Any) -> Any:  # pragma: no cover
+    """A * b, not to be merged with other products, which might leave float32's range."""
+    return a * b
+
+
+@_exactly
+def _quotient(a: Any, b: Any) -> Any:  # pragma: no cover
+    """A / b, not to become a product."""
+    return a / b
+
+
+@_exactly
+def _float32_scale(amax: Any, largest: Any) -> Any:  # pragma: no cover
+    """The scale of `fp32` formats."""
+    return max(np.float32(amax / largest), np.float32(MIN_SCALE))
+
+
+@_exactly
+def _two_levels(amax: Any, widest: Any, largest: Any) -> Any:  # pragma: no cover
+    """The scale of `e4m3` formats, and what stands in for its inverse."""
+    whole = max(
+        np.float32(widest / (np.float32(MAX_BLOCK_SCALE) * largest)), np.float32(MIN_GLOBAL_SCALE)
+    )
+    block = np.float32(np.float32(amax / largest) / whole)
+    block = max(np.float32(MIN_BLOCK_SCALE), min(np.float32(MAX_BLOCK_SCALE), block))
+    block = _to_grid(block, np.uint32(121 << 23), 3, EVEN, np.float32(0))
+    return whole * block, np.float32(np.float32(1) / whole) / block
+
+
+@_exactly
+def _scale_exponent(amax: Any, grid: Any) -> Any:  # pragma: no cover
+    """E of a block with this largest magnitude; of 0, the least E."""
+    max_exponent, round_up_from = grid[0], grid[1]
+    exponent = -127 - max_exponent
+    if amax < np.float32(2.0**-126):  # subnormal: its exponent field says nothing
+        amax, exponent = amax * np.float32(2.0**24), exponent - 24
+    bits = np.float32(amax).view(np.uint32)
+    exponent += np.int64(bits >> np.uint32(23))
+    if bits & _MANTISSA_BITS >= round_up_from:
+        exponent += 1
+    return max(MIN_SCALE_EXPONENT, min(MAX_SCALE_EXPONENT, exponent))
+
+
+@_exactly
 def _to_grid(
     v: Any, least: Any, mantissa_bits: Any, rounding: Any, draw: Any
 ) -> Any:  # pragma: no cover
@@ -213,88 +353,23 @@ def _to_grid(
     return whole * step.view(np.float32)
 
 
-@_compiled(inline="always")
-def _add_block(
-    words: Any,
-    at: Any,
-    layout: Any,
-    grid: Any,
-    block: Any,
-    rounding: Any,
-    row: Any,
-    column: Any,
-    salts: Any,
-    total: Any,
-) -> None:  # pragma: no cover
-    """Add one block's sums to its row's `total`, (fields,).
+@_exactly
+def _hash(word: Any, salts: Any) -> Any:  # pragma: no cover
+    """srdd.kernels.eager.hash_word of a uint32."""
+    word = np.uint32(word)
+    word = np.uint32((word ^ (word >> np.uint32(16))) * salts[1])
+    word = np.uint32((word ^ (word >> np.uint32(15))) * salts[2])
+    return np.uint32(word ^ (word >> np.uint32(16)))
 
-    Arguments:
-        words: the values' bits, one line of them.
-        at: where in it the block starts.
-        layout: shift, mask, limit and factor of LAYOUTS.
-        grid: max_exponent, the least mantissa that rounds the scale up, 2^min_exponent's bits,
-            mantissa_bits, largest.
-        block: how many values.
-        rounding: an index of ROUNDINGS.
-        row: the hash of the row's key.
-        column: that of the block's first value.
-        salts: the hash's constants.
-        total: in the order of srdd.sums.FIELDS.
-    """
-    shift, mask, limit, factor = layout
-    max_exponent, round_up_from, least, mantissa_bits, largest = grid
-    zero, one, tiny = np.float32(0), np.float32(1), np.float32(2.0**-126)
 
-    top, nonfinite = np.uint32(0), zero
-    for place in range(block):
-        bits = np.uint32(np.uint32(words[np.uintp(at) + np.uintp(place)]) << shift) & mask
-        top = max(top, np.uint32(bits) if bits < limit else np.uint32(0))
-        nonfinite += np.float32(bits >= limit)
-    total[2] += nonfinite
-    if top == 0:
-        return
+@_exactly
+def _row_hash(key: Any, salt: Any, salts: Any) -> Any:  # pragma: no cover
+    """The row's part of srdd.kernels.eager._uniform."""
+    return _hash(_hash(np.uint32(key) + salt, salts) ^ np.uint32(key >> np.uint64(32)), salts)
 
-    amax = _scaled(top, factor, one)
-    exponent = 0
-    if amax < tiny:  # subnormal: its exponent field says nothing
-        amax, exponent = amax * np.float32(2.0**24), -24
-    amax_bits = np.float32(amax).view(np.uint32)
-    exponent += np.int64(amax_bits >> np.uint32(23)) - 127 - max_exponent
-    if amax_bits & _MANTISSA_BITS >= round_up_from:
-        exponent += 1
-    exponent = max(MIN_SCALE_EXPONENT, min(MAX_SCALE_EXPONENT, exponent))
-    scale = np.float32(np.int64((1023 - exponent) << 52).view(np.float64))
 
-    nonzero = kept = saturated = zero
-    v2 = e2 = clipped = v1 = e1 = relative = zero
-    for place in range(block):
-        bits = np.uint32(np.uint32(words[np.uintp(at) + np.uintp(place)]) << shift) & mask
-        bits = np.uint32(bits) if bits < limit else np.uint32(0)
-        v = _scaled(bits, factor, scale)
-        draw = zero
-        if rounding == STOCHASTIC:
-            draw = _draw(row, column + place, salts)
-        q = min(_to_grid(v, least, mantissa_bits, rounding, draw), largest)
-        error = abs(v - q)
-        # As numbers, for the compiler to keep the loop free of branches.
-        some, keep, over = np.float32(bits != 0), np.float32(q > zero), np.float32(v > largest)
-        nonzero += some
-        kept += keep
-        saturated += over
-        v2 += v * v
-        e2 += error * error
-        clipped += over * (error * error)
-        v1 += v
-        e1 += error
-        relative += keep * (error / max(v, tiny))
-    # float64 has room for the square of any scale and for its product with a block's sum.
-    wide = np.int64((1023 + exponent) << 52).view(np.float64)
-    total[3] += nonzero
-    total[4] += nonzero - kept
-    total[5] += saturated
-    total[6] += v2 * wide * wide
-    total[7] += e2 * wide * wide
-    total[8] += clipped * wide * wide
-    total[9] += v1 * wide
-    total[10] += e1 * wide
-    total[11] += relative + (nonzero - kept)  # a flushed value is off by exactly all of itself
+@_exactly
+def _draw(row: Any, column: Any, salts: Any) -> Any:  # pragma: no cover
+    """srdd.kernels.eager._uniform of one value, from its row's hash."""
+    word = _hash(_hash(np.uint32(column) + salts[0], salts) ^ row, salts)
+    return np.float32(np.int32((word >> np.uint32(8)) | np.uint32(1))) * np.float32(2.0**-24)

@@ -64,7 +64,7 @@ def _title(config: RinConfig) -> str:
 def _recommendation(config: RinConfig) -> Text:
     advice = config.recommendation
     if not advice.reasons:
-        ranking = "nothing in the scan speaks against this ranking; run it against its controls"
+        ranking = "the layers differ enough for this ranking to matter; run it against its controls"
         plain = "uniform noise needs no ranking; run it against no noise"
         said = plain if config.label == "uniform" else ranking
         return Text.assemble(("recommended: ", "bold"), said)

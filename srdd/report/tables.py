@@ -220,8 +220,10 @@ def scan_tables(scan: Scan, by: str = "layer") -> list[RenderableType]:
     parts: list[RenderableType] = []
     for site in scan.settings.sites:
         for spec in scan.settings.formats:
+            parts += [Text("")] if parts else []
             parts += _group(scan, site, spec, by)
         parts += format_comparison(scan, site)
+    parts.append(Text(""))
     parts.append(
         Text(
             "Verdicts: ok = no threshold breached; at floor = breached, but within 1 dB of what "

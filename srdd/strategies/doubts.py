@@ -17,7 +17,10 @@ The limits:
 
 from __future__ import annotations
 
-from srdd.schema.rin import Recommendation
+from collections.abc import Sequence
+
+from srdd.errors import counted
+from srdd.schema.rin import Recommendation, Tier
 from srdd.schema.scan import Scan
 from srdd.strategies.figures import Figures, Stability
 from srdd.strategies.targets import Targets
@@ -79,7 +82,11 @@ def _amplitude(figures: Figures) -> str:
 
 
 def warnings_of(
-    scan: Scan, figures: Figures, stability: Stability, targets: Targets, sigma: float
+    scan: Scan,
+    figures: Figures,
+    stability: Stability,
+    targets: Targets,
+    tiers: Sequence[Tier],
 ) -> list[str]:
     """What to mind about a configuration, besides the recommendation's reasons.
 
@@ -88,9 +95,14 @@ def warnings_of(
         figures: of the layers.
         stability: of their ranking.
         targets: what gets noise.
-        sigma: the largest one that any layer gets.
+        tiers: the layers with their noise.
     """
-    found = [*_about_scan(scan, figures, stability), *_about_targets(figures, targets)]
+    found = [
+        *_about_noise(tiers),
+        *_about_scan(scan, figures, stability),
+        *_about_targets(scan, figures, targets),
+    ]
+    sigma = max(entry.sigma for tier in tiers for entry in tier.layers)
     if targets.layer_type == "linear" and sigma > MOST_LINEAR_SIGMA:
         found.append(
             f"sigma {sigma:g} on linears: published W4A4 runs collapsed within 4 steps at 0.01 and "
@@ -98,6 +110,26 @@ def warnings_of(
         )
     found += [f"from the scan: {text}" for text in scan.warnings]
     return [*found, IN_VALIDATION, IN_FILTERS]
+
+
+def _about_noise(tiers: Sequence[Tier]) -> list[str]:
+    """Layers whose noise is stronger than what they quantize away, or than their signal."""
+    layers = [entry for tier in tiers for entry in tier.layers]
+    noisy = [
+        (entry.signal_to_noise_db, entry.sqnr_db, entry.layer)
+        for entry in layers
+        if entry.signal_to_noise_db is not None
+        and entry.sqnr_db is not None
+        and entry.signal_to_noise_db < entry.sqnr_db
+    ]
+    if not noisy:
+        return []
+    ratio, sqnr, layer = min(noisy)
+    return [
+        f"in {counted(len(noisy), 'layer')} the noise is stronger than the quantization error: in "
+        f"layer {layer} {ratio:.1f} dB of signal to noise against an SQNR of {sqnr:.1f} dB"
+        + ("; the noise is stronger than the signal" if ratio < 0 else "")
+    ]
 
 
 def _about_scan(scan: Scan, figures: Figures, stability: Stability) -> list[str]:
@@ -115,7 +147,7 @@ def _about_scan(scan: Scan, figures: Figures, stability: Stability) -> list[str]
     return found
 
 
-def _about_targets(figures: Figures, targets: Targets) -> list[str]:
+def _about_targets(scan: Scan, figures: Figures, targets: Targets) -> list[str]:
     found = []
     acts_on = "weight" if targets.layer_type == "linear" else "input"
     if figures.site != acts_on:
@@ -123,6 +155,7 @@ def _about_targets(figures: Figures, targets: Targets) -> list[str]:
         found.append(
             f"the scan measured site {figures.site}, and noise on {targets.layer_type} acts on "
             f"{where} (site {acts_on})"
+            + (f"; it holds that, too: --site {acts_on}" if acts_on in scan.settings.sites else "")
         )
     if not targets.known:
         found.append(

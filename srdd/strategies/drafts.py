@@ -22,6 +22,10 @@ TIERS = ("high", "medium", "low")
 """Tiers of the zone strategy, by how bad their layers are."""
 
 
+SMALLEST_CAP, LARGEST_MULTIPLIER = 1e-3, 1e3
+"""Beyond these, a multiplier is a slip of the pen and not a strength of noise."""
+
+
 @dataclass(frozen=True)
 class Draft:
     """A tier in the making.
@@ -77,11 +81,11 @@ def variable(
     """
     if direction not in ("proportional", "inverse"):
         raise unknown_name("direction", direction, ("proportional", "inverse"))
-    if clip is not None and not 0 <= clip[0] <= clip[1] < float("inf"):
+    if clip is not None and not 0 <= clip[0] <= clip[1] <= LARGEST_MULTIPLIER:
         raise UsageError(
             f"clip {clip[0]:g} {clip[1]:g} is no interval", "give LOW and HIGH, such as 0.8 1.2"
         )
-    if cap is not None and not 0 < cap < float("inf"):
+    if cap is not None and not SMALLEST_CAP <= cap <= LARGEST_MULTIPLIER:
         raise UsageError(f"cap is {cap:g}", "give the largest multiplier, such as 1")
     badness = figures.badness
     mean = sum(badness) / len(badness)

@@ -115,7 +115,6 @@ def suggest(
     built = assembly.tiers_of(
         chosen, scan=scan, figures=figures, targets=targets, num_stages=num_stages, scale=scale
     )
-    largest = max(entry.sigma for tier in built for entry in tier.layers)
     stability = figures.stability(asked["top_k"] or min(TOP_K, count))
     return RinConfig.model_validate(
         {
@@ -147,7 +146,7 @@ def suggest(
             "recommendation": doubts.recommend(
                 figures, stability, control or strategy, asked["top_k"]
             ),
-            "warnings": doubts.warnings_of(scan, figures, stability, targets, largest),
+            "warnings": doubts.warnings_of(scan, figures, stability, targets, built),
         }
     )
 

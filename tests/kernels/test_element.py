@@ -7,18 +7,24 @@ import oracle
 import pytest
 import torch
 
-from srdd.formats import E2M1, ROUNDINGS, SCALE_RULES, Element, Format, FormatSpec, parse_spec
+from srdd.formats import (
+    FORMATS,
+    MXINT8,
+    ROUNDINGS,
+    SCALE_RULES,
+    Element,
+    Format,
+    FormatSpec,
+    parse_spec,
+)
 from srdd.kernels import eager, row_sums
 from srdd.sums import INDEX
 
 ELEMENTS = {
-    "E2M1": E2M1,
-    "E2M3": Element("E2M3", bits=6, mantissa_bits=3, min_exponent=0, largest=7.5),
-    "E3M2": Element("E3M2", bits=6, mantissa_bits=2, min_exponent=-2, largest=28.0),
-    "E4M3": Element("E4M3", bits=8, mantissa_bits=3, min_exponent=-6, largest=448.0),
-    "E5M2": Element("E5M2", bits=8, mantissa_bits=2, min_exponent=-14, largest=57344.0),
+    each.element.name: each.element
+    for each in FORMATS.values()
+    if each.scale == "e8m0" and each.element != MXINT8
 }
-INT8 = Element("INT8", bits=8, mantissa_bits=6, min_exponent=0, largest=127 / 64)
 
 JUST_UNDER = {v: float(np.nextafter(np.float32(v), np.float32(0))) for v in (0.25, 0.75, 3.5, 8)}
 JUST_OVER = {v: float(np.nextafter(np.float32(v), np.float32(9))) for v in (0.25, 2.5, 5, 6)}
@@ -110,9 +116,23 @@ def test_any_float_element_rounds_as_ml_dtypes_casts(name: str) -> None:
 def test_an_integer_grid_is_the_element_whose_values_are_all_subnormal() -> None:
     v = torch.linspace(0, 1.999, 4001)
     x = torch.stack([v, torch.ones_like(v)], dim=-1)
-    y = eager.quantize(x, _spec(INT8), "even", _keys(x))[:, 0]
+    y = eager.quantize(x, _spec(MXINT8), "even", _keys(x))[:, 0]
     expected = np.minimum(np.rint(v.double().numpy() * 64), 127) / 64
     np.testing.assert_array_equal(y.numpy(), expected)
+
+
+@pytest.mark.parametrize("kernel", ["eager", "cpu"])
+@pytest.mark.parametrize(("rule", "q"), [("floor", 127 / 64), ("ceil", 127 / 64)])
+def test_the_largest_scale_is_in_reach(rule: str, q: float, kernel: str) -> None:
+    """2^127, whose inverse is no normal float32. (`ceil` asks for 2^128, which is not.)"""
+    largest = torch.finfo(torch.float32).max
+    x = torch.tensor([[largest, 1.0]])
+    assert eager.quantize(x, _spec(MXINT8, rule), "even", _keys(x)).tolist() == [
+        [q * 2.0**127, 0.0]
+    ]
+    sums = row_sums(x, _spec(MXINT8, rule), kernel=kernel)[0]
+    assert sums[INDEX["saturated"]] == 1
+    assert sums[INDEX["abs_e"]] == pytest.approx(largest - q * 2.0**127, rel=1e-6)
 
 
 @pytest.mark.parametrize("block", [16, 32])
