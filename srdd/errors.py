@@ -53,8 +53,9 @@ def counted(count: int, noun: str) -> str:
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
     """The error for a `name` that is none of `known`; the hint lists them, closest first."""
 
-    def unlike(other: str) -> float:
-        return -difflib.SequenceMatcher(None, other.lower(), name.lower()).ratio()
+    def unlike(other: str) -> tuple[bool, float]:
+        short = not other.lower().startswith(name.lower())  # `mxfp8` means `mxfp8_e4m3`
+        return short, -difflib.SequenceMatcher(None, other.lower(), name.lower()).ratio()
 
     ordered = sorted(known, key=unlike)  # equally close names stay in their order
     return UsageError(f"unknown {kind} {name!r}", f"choose from: {', '.join(ordered)}")

@@ -17,10 +17,11 @@ lets the largest values of a block clip; rceil is the smallest power of two with
 
 `e4m3`: an FP8 number over a global float32 g, s = g * e4m3(amax / L / g), with
 g = largest / (448 * L) so that the largest block gets the largest FP8 number (NVFP4). The rule says
-over what `largest` is taken: each `token` (row) or the whole `tensor`. An FP8 number below 2^-6,
-its smallest normal, is raised to that, as torchao does: a block under 1/28672 of the largest value
-loses precision, but its scale is never 0. FP8 rounds to nearest, so s may round down and up to 6 %
-of a block's largest value clips.
+over what `largest` is taken: each `token` (row) or the whole `tensor`: all rows measured at once, a
+batch of prompts or the slice of a weight. An FP8 number below 2^-6, its smallest normal, is raised
+to that, as torchao does: a block under 1/28672 of the largest value loses precision, but its scale
+is never 0. FP8 rounds to nearest, so s may round down and up to 6 % of a block's largest value
+clips.
 
 `fp32`: s = amax / L, the rule `absmax`. Nothing clips. Integers use the symmetric range -L ... L.
 
@@ -47,7 +48,7 @@ USED_BY = {
     "rceil": ("NVIDIA Model Optimizer", "cuBLAS", "aiter"),
     "token": (),
     "tensor": ("torchao", "compressed-tensors"),
-    "absmax": ("torchao",),
+    "absmax": (),
 }
 """Scale rule -> who uses it unless told otherwise. What one measures should be what one deploys."""
 
@@ -190,7 +191,7 @@ INT4 = Element("INT4", bits=4, mantissa_bits=2, min_exponent=2, largest=7.0)
 INT8 = Element("INT8", bits=8, mantissa_bits=6, min_exponent=6, largest=127.0)
 
 _MX = "OCP Microscaling v1.0, sections {} and 6.3"
-_NVFP4 = "NVIDIA, Pretraining Large Language Models with NVFP4 (2025), appendix C"
+_NVFP4 = "NVIDIA, Pretraining Large Language Models with NVFP4 (2025)"
 _INTEGERS = "symmetric integers without the code for -L - 1"
 
 FORMATS: dict[str, Format] = {

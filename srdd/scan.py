@@ -103,6 +103,12 @@ def scan_model(
     origin = origin or Origin(type(model).__name__)
     for sentence in origin.notes:
         listener.note(sentence)
+    whole = [str(spec) for spec in specs if spec.scale_rule == "tensor"]
+    if whole and needs_prompts(sites):
+        listener.note(
+            f"{', '.join(whole)} takes each batch of activations as the tensor, so its figures "
+            "depend on the batch size"
+        )
     structure = find_structure(model)
     selection = Selection(tuple(include), tuple(exclude))
     selection.check(weight.name for weight in find_weights(model, structure))

@@ -137,6 +137,19 @@ def test_the_fault_is_named_by_its_place(scan: Scan) -> None:
     )
 
 
+def test_a_newer_scan_asks_for_an_update(scan: Scan) -> None:
+    error = refusal(put(content(scan), ("schema_version",), 2))
+    assert error.message == "scan.json has schema version 2, and this srdd reads up to 1"
+    assert error.hint.startswith("update srdd")
+
+
+@pytest.mark.parametrize("name", ["kind", "schema_version"])
+def test_a_document_that_does_not_say_what_it_is_is_no_scan(name: str, scan: Scan) -> None:
+    found = content(scan)
+    del found[name]
+    assert name in refusal(found).message
+
+
 def test_a_missing_part_is_named(scan: Scan) -> None:
     found = content(scan)
     del found["calibration"]

@@ -60,8 +60,12 @@ def _usage_error(error: Any) -> UsageError:
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "srdd"
     close = getattr(error, "possibilities", None)
+    # The parser repeats the possibilities in its message.
+    message = error.message if close else error.format_message()
     hint = f"did you mean {', '.join(close)}? " if close else ""
-    return UsageError(error.format_message().rstrip("."), f"{hint}see {command} --help")
+    if "No such command" in message and context is not None:
+        hint = f"choose from: {', '.join(context.command.commands)}; "
+    return UsageError(message.rstrip("."), f"{hint}see {command} --help")
 
 
 def run(arguments: list[str] | None = None) -> int:
