@@ -23,6 +23,8 @@ from srdd.records import REPLICATES, Measured
 from srdd.selection import Selection
 from srdd.structure import Structure
 
+STACKED = "what goes into experts that are stacked in one tensor is not measured"
+
 
 def _points(
     model: nn.Module, structure: Structure, sites: Sequence[str], selection: Selection
@@ -72,7 +74,11 @@ def measure_activations(
     with _evaluating(model), capture.hooked(), torch.no_grad():
         for batch in make_batches(tokenized, batch_size, pad):
             _run(structure.body, capture, feed, batch, listener)
-    return capture.measured(), capture.not_measured()
+    missing = capture.not_measured()
+    if "input" in sites:
+        stacked = [name for layer in structure.layers for name in layer.stacked]
+        missing |= {name: STACKED for name in stacked if selection.takes(name)}
+    return capture.measured(), missing
 
 
 def tokenize_for(

@@ -45,13 +45,17 @@ class LinearModule:
 
 @dataclass(frozen=True)
 class DecoderLayer:
-    """A decoder layer by its index in the model's own list."""
+    """A decoder layer by its index in the model's own list.
+
+    `stacked` names modules that hold the weights of several experts in one tensor.
+    """
 
     index: int
     name: str
     module: nn.Module
     norms: tuple[NormModule, ...]
     linears: tuple[LinearModule, ...]
+    stacked: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,12 @@ def _is_norm(module: nn.Module) -> bool:
     if weight is None or weight.ndim != 1 or any(True for _ in module.children()):
         return False
     return all(p is None or p.ndim == 1 for p in module._parameters.values())
+
+
+def _is_stacked(module: nn.Module) -> bool:
+    """Whether it holds three-dimensional weights, and is no convolution."""
+    held = any(p is not None and p.ndim == 3 for p in module._parameters.values())
+    return held and not type(module).__name__.startswith("Conv")
 
 
 def _holds_linear(module: nn.Module) -> bool:
@@ -219,6 +229,7 @@ def find_structure(model: nn.Module) -> Structure:
                 module=layer,
                 norms=tuple(_norm(name, m) for name, m in inner if _is_norm(m)),
                 linears=tuple(_linear(name, m) for name, m in inner if _is_linear(m)),
+                stacked=tuple(name for name, m in inner if _is_stacked(m)),
             )
         )
     own = {norm.name for layer in layers for norm in layer.norms}
