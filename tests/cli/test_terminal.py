@@ -23,7 +23,7 @@ from srdd.schema.scan import Scan
 
 SRDD = [sys.executable, "-m", "srdd"]
 ESCAPE = b"\x1b"
-LIMIT_S = 120
+LIMIT_S = 600
 """Beyond this, a process hangs."""
 
 
@@ -103,7 +103,10 @@ def figures(scan: Scan) -> set[str]:
     found = set()
     for record in scan.select("output"):
         metrics, ends = record.metrics, record.intervals
+        tokens = record.token_sqnr_db
         assert ends is not None
+        assert tokens is not None
+        found |= {f"{value:.1f}" for value in (tokens.p5, tokens.p50, tokens.p95) if value}
         found |= {f"{metrics.sqnr_db:.2f}", f"{-(record.floor_distance_db or 0):+.2f}"}
         found |= {f"{100 * (value or 0):.1f}" for value in (metrics.deadzone,)}
         found |= {f"{100 * (metrics.relative_error or 0):.1f}"}
