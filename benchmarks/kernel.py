@@ -1,7 +1,9 @@
 """How long the fused kernel takes, next to other ways to the same figures.
 
 All contenders measure one bfloat16 tensor for mxfp4:floor. They take turns, round after round, so
-that whatever else the machine does hits all alike; figures are medians over the rounds.
+that whatever else the machine does hits all alike; figures are medians over the rounds. A turn is
+two calls, of which the second is timed: after a call, torch's idle threads spin for milliseconds,
+and no contender shall pay for the one before it.
 
     python -m benchmarks.kernel [--json FILE]
 
@@ -11,7 +13,7 @@ that whatever else the machine does hits all alike; figures are medians over the
   `even`), then sums over x and y in plain torch. Saturation, which needs the scales, is left out.
 - `read`: the sum of the tensor's bytes as 64-bit integers; no way is faster than reading once.
 - `matmul`: what a model does between two measurements. `matmul then fused`, set against the sum of
-  the two alone, shows what the one's idle threads cost the other.
+  the two alone, shows what those idle threads cost in a scan.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import time
 import warnings
 from collections.abc import Callable
 from importlib.metadata import version
@@ -97,6 +100,18 @@ def on_one_thread(run: Callable[[], object]) -> Callable[[], object]:
     return alone
 
 
+def take_turns(contenders: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Seconds that the second of two calls takes, for each contender in each round."""
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for name, run in contenders.items():
+            run()
+            start = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Time the fused kernel against other ways.")
     parser.add_argument("--tokens", type=int, default=4096)
@@ -128,10 +143,7 @@ def main() -> None:
         "matmul": matmul,
         "matmul then fused": both,
     }
-    for run in contenders.values():
-        run()  # compiles, and fills caches
-    taken = machine.in_turn(list(contenders.values()), options.rounds)
-    seconds = dict(zip(contenders, taken, strict=True))
+    seconds = take_turns(contenders, options.rounds)
     middle = {name: statistics.median(taken) for name, taken in seconds.items()}
     rows = [
         {

@@ -2,9 +2,10 @@
 
 The arithmetic is that of srdd.kernels.eager. What is different:
 
-- A value is read as bits. Shifted left, the bits of a bfloat16 or float16 are those of a float32,
-  but for a factor of 2^112 that float16's smaller exponent bias leaves. So one code reads all
-  three types, and comparisons that decide what is finite or zero are between integers.
+- A value is read as bits. Comparisons that find a block's largest value, or what is finite or zero,
+  are between integers of the value's own size. Shifted left, the bits of a bfloat16 or float16 are
+  those of a float32, but for a factor of 2^112 that float16's smaller exponent bias leaves. So one
+  code reads all three types.
 - Nearest-even rounding adds and takes away a `magic` number 2^(k + 23 - mantissa_bits), where 2^k
   starts the value's binade: in between, float32 keeps just the element's bits, rounded to even.
 - A block's length, the rounding and the dtype are constants to the compiler, so that the loop over
@@ -56,12 +57,12 @@ E8M0, E4M3, FP32, FP32_OF_ROW = range(4)
 EVEN, HALF_AWAY, STOCHASTIC = map(ROUNDINGS.index, ("even", "half-away", "stochastic"))
 
 LAYOUTS = {
-    torch.bfloat16: (torch.int16, 16, 0x7FFF0000, 0x7F800000, 1.0),
-    torch.float16: (torch.int16, 13, 0x0FFFE000, 0x0F800000, 2.0**112),
-    torch.float32: (torch.int32, 0, 0x7FFFFFFF, 0x7F800000, 1.0),
+    torch.bfloat16: (torch.int16, 0x7FFF, 0x7F80, 16, 1.0),
+    torch.float16: (torch.int16, 0x7FFF, 0x7C00, 13, 2.0**112),
+    torch.float32: (torch.int32, 0x7FFFFFFF, 0x7F800000, 0, 1.0),
 }
-"""dtype -> integers of its size, left shift to float32's fields, mask of the magnitude, first
-magnitude that is not finite, and the factor that makes the bits' float32 the value."""
+"""dtype -> integers of its size, mask of the bits of a magnitude, the first of them that is not
+finite, left shift to float32's fields, and the factor that makes such a float32 the value."""
 
 CHUNK = 1 << 18
 """Values that a thread takes at a time: a fraction of a millisecond, far above the overhead."""
@@ -151,9 +152,13 @@ def _kernel(
     What the inner function takes from here is constant to the compiler and part of the name under
     which numba keeps the result, next to this file or, if that is read-only, in the user's cache.
     """
+    if block > 255:
+        raise ValueError(
+            f"a block of {block} values: it is counted in bytes, which add up quickest"
+        )
     column_salt, key_salt, multipliers = COLUMN_SALT, KEY_SALT, MULTIPLIERS
-    integer, shift, mask, limit, factor = LAYOUTS[dtype]
-    word = types.uint16 if integer is torch.int16 else types.uint32
+    integer, mask, limit, shift, factor = LAYOUTS[dtype]
+    word = np.uint16 if integer is torch.int16 else np.uint32
 
     def run(
         words: Any, first: Any, stride: Any, channels: Any, keys: Any, grid: Any, sums: Any
@@ -171,15 +176,16 @@ def _kernel(
             #    before anything else can start; here the processor works on many blocks at once.
             nonfinite = 0.0
             for at in range(blocks):
-                top, odd = np.uint32(0), zero
+                top, odd = word(0), np.uint8(0)
                 for place in range(block):
-                    bits = _magnitude(words[np.uintp(start + at * block + place)], shift, mask)
-                    top = max(top, bits if bits < np.uint32(limit) else np.uint32(0))
-                    odd += np.float32(bits >= np.uint32(limit))
+                    bits = word(words[np.uintp(start + at * block + place)] & word(mask))
+                    top = max(top, bits if bits < word(limit) else word(0))
+                    odd = np.uint8(odd + (bits >= word(limit)))
+                amax = _value(top, shift, factor)
                 if scaling == E8M0:
-                    exponents[at] = _scale_exponent(_value(top, factor), grid)
+                    exponents[at] = _scale_exponent(amax, grid)
                 else:
-                    tops[at] = _value(top, factor)
+                    tops[at] = amax
                 nonfinite += odd
             widest = grid[6]  # of the whole tensor; below 0 where each row is on its own
             if scaling in (E4M3, FP32_OF_ROW) and widest < zero:
@@ -203,26 +209,27 @@ def _kernel(
                         widest if scaling == FP32_OF_ROW else tops[at], largest
                     )
                     scale = np.float64(inverse)
-                some = kept = over = zero
+                some = kept = over = np.uint8(0)
                 v2 = d2 = clipped = v1 = d1 = ratio = zero
                 for place in range(block):
-                    bits = _magnitude(words[np.uintp(start + at * block + place)], shift, mask)
-                    bits = bits if bits < np.uint32(limit) else np.uint32(0)
+                    bits = word(words[np.uintp(start + at * block + place)] & word(mask))
+                    bits = bits if bits < word(limit) else word(0)
+                    value = _value(bits, shift, factor)
                     if scaling in (E8M0, E4M3):
-                        v = _product(_value(bits, factor), inverse)
+                        v = _product(value, inverse)
                     else:  # it is no inverse: compressed-tensors divides
-                        v = _quotient(_value(bits, factor), inverse)
+                        v = _quotient(value, inverse)
                     draw = zero
                     if rounding == STOCHASTIC:
                         draw = _draw(row, at * block + place, salts)
                     q = min(_to_grid(v, least, mantissa_bits, rounding, draw), largest)
                     d = abs(v - q)
+                    some = np.uint8(some + (bits != word(0)))
+                    kept = np.uint8(kept + (q > zero))
+                    over = np.uint8(over + (v > clips_above))
                     # As numbers, for the compiler to keep the loop free of branches.
                     keep = one if q > zero else zero
                     beyond = one if v > clips_above else zero
-                    some += one if bits != 0 else zero
-                    kept += keep
-                    over += beyond
                     v2 += v * v
                     d2 += d * d
                     clipped += beyond * (d * d)
@@ -231,15 +238,16 @@ def _kernel(
                     ratio += keep * (d / max(v, tiny))
 
                 # 3. The sums of the row, in float64, which has room for the square of any scale.
+                lost = np.float64(some) - np.float64(kept)
                 nonzero += some
-                flushed += some - kept
+                flushed += lost
                 saturated += over
                 x2 += v2 * (scale * scale)
                 e2 += d2 * (scale * scale)
                 clipped_e2 += clipped * (scale * scale)
                 abs_x += v1 * scale
                 abs_e += d1 * scale
-                relative += ratio + (some - kept)  # a flushed value is off by all of itself
+                relative += ratio + lost  # a flushed value is off by all of itself
             counts = (1.0, channels - nonfinite, nonfinite, nonzero, flushed, saturated)
             powers = (x2, e2, clipped_e2, abs_x, abs_e, relative)
             for place in range(6):
@@ -250,7 +258,7 @@ def _kernel(
         (types.int64, types.uint32, types.uint32, types.int64, *(3 * [types.float32]))
     )
     signature = types.void(
-        types.Array(word, 1, "C"),
+        types.Array(numba.from_dtype(np.dtype(word)), 1, "C"),
         types.int64,
         types.int64,
         types.int64,
@@ -278,15 +286,9 @@ _exactly = _compiled(forceinline=True, fastmath=False)
 
 
 @_exactly
-def _magnitude(word: Any, shift: Any, mask: Any) -> Any:  # pragma: no cover
-    """A value's bits -> those of its magnitude, in float32's fields."""
-    return np.uint32((np.uint32(word) << np.uint32(shift)) & np.uint32(mask))
-
-
-@_exactly
-def _value(bits: Any, factor: Any) -> Any:  # pragma: no cover
-    """Bits from `_magnitude` -> the float32 that they mean."""
-    return np.uint32(bits).view(np.float32) * np.float32(factor)
+def _value(bits: Any, shift: Any, factor: Any) -> Any:  # pragma: no cover
+    """The float32 that a magnitude's bits mean."""
+    return np.uint32(np.uint32(bits) << np.uint32(shift)).view(np.float32) * np.float32(factor)
 
 
 @_exactly

@@ -157,6 +157,11 @@ def test_a_new_shape_compiles_nothing() -> None:
     assert cpu._kernel.cache_info().misses == before
 
 
+def test_a_block_too_long_for_its_counts_is_refused() -> None:
+    with pytest.raises(ValueError, match="block of 256"):
+        cpu._kernel(256, 0, torch.float32)
+
+
 def test_without_a_place_to_cache_it_compiles_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     compiled, refused = cpu._compiled, []
 
