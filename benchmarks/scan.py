@@ -2,10 +2,15 @@
 
     python -m benchmarks.scan overhead
     python -m benchmarks.scan against-naive
+    python -m benchmarks.scan sites
+    python -m benchmarks.scan weights
     python -m benchmarks.scan memory
+    python -m benchmarks.scan document
 
 The model has the shape of Qwen2.5-1.5B, random weights and type bfloat16; prompts are random ids.
-For `memory` it is the demo model, since 512 prompts through the large one take very long on a CPU.
+`sites` holds several sites and formats against the plain forward passes, `weights` site `weight`
+against the eager kernel, and reading the weights' bytes from a file. For `memory` it is the demo
+model, since 512 prompts through the large one take very long on a CPU.
 """
 
 from __future__ import annotations
@@ -15,9 +20,15 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
+import threading
 import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from benchmarks import machine
@@ -26,12 +37,13 @@ LENGTH = 128
 
 
 class Numbers:
-    """A tokenizer for benchmarks: the prompt `7` becomes LENGTH ids drawn with seed 7."""
+    """A tokenizer for benchmarks: the prompt `7` becomes `length` ids drawn with seed 7."""
 
     pad_token_id = 0
 
-    def __init__(self, vocabulary: int) -> None:
+    def __init__(self, vocabulary: int, length: int = LENGTH) -> None:
         self._vocabulary = vocabulary
+        self._length = length
 
     def __len__(self) -> int:
         return self._vocabulary
@@ -39,7 +51,9 @@ class Numbers:
     def __call__(self, text: str, *, verbose: bool = False) -> dict[str, list[int]]:
         generator = torch.Generator().manual_seed(int(text))
         return {
-            "input_ids": torch.randint(self._vocabulary, (LENGTH,), generator=generator).tolist()
+            "input_ids": torch.randint(
+                self._vocabulary, (self._length,), generator=generator
+            ).tolist()
         }
 
 
@@ -67,14 +81,11 @@ def large_model(layers: int) -> Any:
         torch.set_default_dtype(before)
 
 
-def overhead(layers: int, rounds: int, prompts: int) -> None:
+def _passes(model: Any, tokenizer: Numbers, texts: list[str]) -> Callable[[], None]:
+    """The forward passes that a scan needs, without any scan."""
     from srdd.batches import make_batches, tokenize
     from srdd.prompts import from_strings
-    from srdd.scan import scan_model
 
-    model = large_model(layers)
-    tokenizer = Numbers(model.config.vocab_size)
-    texts = [str(number) for number in range(prompts)]
     batches = make_batches(tokenize(from_strings(texts), tokenizer))
 
     @torch.no_grad()
@@ -84,16 +95,121 @@ def overhead(layers: int, rounds: int, prompts: int) -> None:
                 input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
             )
 
-    def scan() -> None:
-        scan_model(model, tokenizer, texts)
+    return plain
 
-    scan()
-    plain()
-    with_scan, without = machine.in_turn([scan, plain], rounds)
-    middle, low, high = machine.ratio(with_scan, without)
-    print(f"plain forward passes  {statistics.median(without):8.2f} s (median of {rounds})")
-    print(f"scan                  {statistics.median(with_scan):8.2f} s")
-    print(f"scan / plain          {middle:8.3f}   ({low:.3f} to {high:.3f})")
+
+def overhead(layers: int, rounds: int, prompts: int) -> None:
+    _against_plain(layers, rounds, prompts, {"output": (["output"], ["mxfp4"])})
+
+
+def sites(layers: int, rounds: int, prompts: int) -> None:
+    both, three = ["output", "input"], ["mxfp4", "nvfp4", "mxfp8_e4m3"]
+    _against_plain(
+        layers,
+        rounds,
+        prompts,
+        {
+            "output,input in mxfp4": (both, three[:1]),
+            f"output,input in {','.join(three)}": (both, three),
+            "linear in mxfp4": (["linear"], three[:1]),
+        },
+    )
+
+
+def _against_plain(
+    layers: int, rounds: int, prompts: int, scans: dict[str, tuple[list[str], list[str]]]
+) -> None:
+    from srdd.scan import scan_model
+
+    model = large_model(layers)
+    tokenizer = Numbers(model.config.vocab_size)
+    texts = [str(number) for number in range(prompts)]
+    plain = _passes(model, tokenizer, texts)
+    tasks: list[Callable[[], object]] = [plain]
+    tasks += [
+        partial(scan_model, model, tokenizer, texts, sites=places, formats=formats)
+        for places, formats in scans.values()
+    ]
+    for task in tasks:
+        task()
+    without, *found = machine.in_turn(tasks, rounds)
+    print(f"plain forward passes: {statistics.median(without):.2f} s (median of {rounds})")
+    for name, seconds in zip(scans, found, strict=True):
+        middle, low, high = machine.ratio(seconds, without)
+        print(
+            f"scan {name}: {statistics.median(seconds):.2f} s, {middle:.3f} times as long "
+            f"({low:.3f} to {high:.3f})"
+        )
+
+
+def weights(layers: int, rounds: int) -> None:
+    """Site `weight` against the eager kernel, and against reading the same bytes from a file."""
+    from srdd.formats import parse_spec
+    from srdd.kernels import row_sums
+    from srdd.linears import find_weights
+    from srdd.structure import find_structure
+    from srdd.weights import measure_weights
+
+    model = large_model(layers)
+    structure, spec = find_structure(model), parse_spec("mxfp4")
+    found = [weight.data for weight in find_weights(model, structure)]
+    elements = sum(data.numel() for data in found)
+    row_sums(found[0][:64], spec)  # compiles
+    with tempfile.NamedTemporaryFile() as file:
+        for data in found:
+            file.write(memoryview(data.view(torch.int16).numpy()))
+        file.flush()
+
+        def read() -> None:
+            with open(file.name, "rb", buffering=0) as source:
+                while source.read(1 << 24):
+                    pass
+
+        def fused() -> None:
+            measure_weights(model, structure, [spec])
+
+        def eager() -> None:
+            data = found[0]  # one weight: all of them take minutes
+            row_sums(data, spec, kernel="eager")
+
+        peak = _growth_mb(fused)
+        reading, fusing, slowly = machine.in_turn([read, fused, eager], rounds)
+    nanoseconds = statistics.median(fusing) / elements * 1e9
+    slow = statistics.median(slowly) / found[0].numel() * 1e9
+    reads = statistics.median(reading) / elements * 1e9
+    print(f"{len(found)} weights, {elements / 1e9:.2f} billion values, bfloat16")
+    print(f"reading the bytes once  {reads:7.3f} ns a value (from the page cache)")
+    print(f"site weight             {nanoseconds:7.3f} ns a value")
+    print(f"eager kernel            {slow:7.3f} ns a value (one weight)")
+    print(f"eager / site weight     {slow / nanoseconds:7.1f}")
+    print(f"aim: at most {2 * reads + 1:.3f} ns a value, twice reading plus one")
+    print(f"peak beyond the model   {peak:7.1f} MB")
+
+
+def document(layers: int) -> None:
+    """Size of the scan with every site, and how long it takes to write and to read.
+
+    Size follows from the number of prompts, up to 64 of them, and not from their lengths.
+    """
+    from srdd.reading import load_scan
+    from srdd.scan import scan_model
+
+    model = large_model(layers)
+    texts = [str(number) for number in range(64)]
+    tokenizer = Numbers(model.config.vocab_size, length=8)
+    scan = scan_model(model, tokenizer, texts, sites=["output", "input", "weight", "linear"])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "scan.json"
+        for _ in range(2):
+            started = time.perf_counter()
+            scan.save(path, force=True)
+            written = time.perf_counter()
+            load_scan(path)
+            done = time.perf_counter()
+        print(f"{len(scan.records)} records of {layers} layers, {len(texts)} prompts, mxfp4")
+        print(f"size     {path.stat().st_size / 1e6:6.2f} MB")
+        print(f"written  {written - started:6.2f} s")
+        print(f"read     {done - written:6.2f} s")
 
 
 def _prototype_metrics(x: torch.Tensor) -> list[float]:
@@ -155,6 +271,25 @@ def _peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+def _growth_mb(task: Callable[[], object]) -> float:
+    """How far resident memory rises above where it is now while `task` runs, sampled, in MB."""
+    done = threading.Event()
+    process = psutil.Process()
+    before = process.memory_info().rss
+    seen = [before]
+
+    def sample() -> None:
+        while not done.wait(0.002):
+            seen.append(process.memory_info().rss)
+
+    sampler = threading.Thread(target=sample)
+    sampler.start()
+    task()
+    done.set()
+    sampler.join()
+    return (max(seen) - before) / 1e6
+
+
 def memory_of(prompts: int) -> None:
     """Peak resident memory beyond the loaded model and a first small scan, in MB."""
     from srdd.checkpoint import find
@@ -180,7 +315,8 @@ def memory() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["overhead", "against-naive", "memory", "memory-of"])
+    names = [*("overhead", "sites", "weights", "against-naive", "memory", "memory-of", "document")]
+    parser.add_argument("what", choices=names)
     parser.add_argument("--layers", type=int, default=28)
     parser.add_argument("--prompts", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=3)
@@ -189,6 +325,12 @@ def main() -> None:
         print(machine.describe())
     if given.what == "overhead":
         overhead(given.layers, given.rounds, given.prompts)
+    elif given.what == "sites":
+        sites(given.layers, given.rounds, given.prompts)
+    elif given.what == "weights":
+        weights(given.layers, given.rounds)
+    elif given.what == "document":
+        document(given.layers)
     elif given.what == "against-naive":
         against_naive(given.layers, given.prompts)
     elif given.what == "memory":

@@ -13,17 +13,18 @@ import torch
 from torch import nn
 
 from srdd.batches import Batch, TokenizedPrompts, make_batches, split, tokenize
-from srdd.capture import NOT_COUNTED, Capture, Point
+from srdd.capture import Capture, Point
 from srdd.errors import InputError, counted
 from srdd.formats import FormatSpec
+from srdd.linears import stacked_in, weight_of
 from srdd.listener import Listener
 from srdd.models import is_out_of_memory
+from srdd.products import products_of
 from srdd.prompts import PromptSet, builtin, from_strings
 from srdd.records import REPLICATES, Measured
 from srdd.selection import Selection
 from srdd.structure import Structure
-
-STACKED = "what goes into experts that are stacked in one tensor is not measured"
+from srdd.tallies import NOT_COUNTED
 
 
 def _points(
@@ -32,12 +33,18 @@ def _points(
     for layer in structure.layers:
         if "output" in sites:
             yield Point(layer.index, "output", layer.name, layer.module)
-        if "input" in sites:
+        for site in ("input", "linear"):
+            if site not in sites:
+                continue
             for linear in layer.linears:
-                if not selection.takes(linear.name):
-                    continue
-                module = model.get_submodule(linear.name)
-                yield Point(layer.index, "input", linear.name, module)
+                if selection.takes(linear.name):
+                    module = model.get_submodule(linear.name)
+                    yield Point(layer.index, site, linear.name, module)
+            for stack in layer.stacked:
+                module = model.get_submodule(stack)
+                for key, _ in stacked_in(module):
+                    if selection.takes(name := f"{stack}.{key}"):
+                        yield Point(layer.index, site, name, module, key)
 
 
 def measure_activations(
@@ -54,31 +61,41 @@ def measure_activations(
     skip_first_token: bool,
     seed: int,
     listener: Listener,
-) -> tuple[list[Measured], dict[str, str]]:
+) -> tuple[list[Measured], dict[tuple[str, str], str]]:
     """Run all prompts through the model once and measure the activations at `sites`.
 
     Arguments:
-        selection: which linears count at site `input`.
+        selection: which linears count at sites `input` and `linear`.
         pad: a token id to pad with.
 
     Returns:
-        What was measured, and the names of modules that were not, each with the reason.
+        What was measured, and the tensors and sites that were not, each with the reason.
 
     Raises:
         InputError: memory does not suffice for a single prompt.
     """
-    capture = Capture(list(_points(model, structure, sites, selection)), specs, rounding=rounding)
+    points = list(_points(model, structure, sites, selection))
+    capture = Capture(points, specs, rounding=rounding, seed=seed)
     feed = _Feed(tokenized, skip_first_token, seed, device_of(model))
     prompts = counted(len(tokenized.ids), "prompt")
+    if "linear" in sites:
+        listener.tell(_cost(points, tokenized.tokens, len(specs)))
     listener.started(f"measuring {prompts}", tokenized.tokens, "tokens")
     with _evaluating(model), capture.hooked(), torch.no_grad():
         for batch in make_batches(tokenized, batch_size, pad):
             _run(structure.body, capture, feed, batch, listener)
-    missing = capture.not_measured()
-    if "input" in sites:
-        stacked = [name for layer in structure.layers for name in layer.stacked]
-        missing |= {name: STACKED for name in stacked if selection.takes(name)}
-    return capture.measured(), missing
+    return capture.measured(), capture.not_measured()
+
+
+def _cost(points: Sequence[Point], tokens: int, formats: int) -> str:
+    """What site `linear` takes, in words; experts are left out, of which each token sees few."""
+    linears = [point for point in points if point.site == "linear" and point.key is None]
+    values = sum(weight_of(p.layer, p.tensor, p.module).data.numel() for p in linears)
+    products = products_of(formats)
+    return (
+        f"site linear takes {products} products in float32 for each product of the model, "
+        f"{2 * products * values * tokens / 1e9:,.1f} billion operations in all"
+    )
 
 
 def tokenize_for(

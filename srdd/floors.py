@@ -8,6 +8,7 @@ numpy and ml_dtypes alone: `python tests/kernels/gaussian.py` prints it anew.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from srdd.formats import FormatSpec
@@ -146,3 +147,19 @@ def floor_of(spec: FormatSpec, rounding: str = "even") -> Floor:
     """
     name = f"{spec.format.unrotated}:{spec.scale_rule}"
     return _FLOORS[name, "even" if rounding == "half-away" else rounding]
+
+
+def product_floor_db(floor_db: float, operands: str | None) -> float:
+    """The SQNR of a product of Gaussian operands, from the floor of their format, dB.
+
+    One quantized operand passes its SQNR on to the product. Two add their errors' energies, and the
+    product of both errors: 10^(-S/10) = 2 r + r^2 with r = 10^(-floor/10), if the errors are
+    independent of the values, which rounding to nearest nearly achieves.
+
+    Arguments:
+        operands: `both`, or anything else for one operand.
+    """
+    if operands != "both":
+        return floor_db
+    error = 10 ** (-floor_db / 10)
+    return -10 * math.log10(2 * error + error * error)

@@ -64,6 +64,7 @@ def _join(a: Measured, b: Measured, shift: int) -> Measured:
         tensor=a.tensor,
         shared_with=a.shared_with,
         spec=a.spec,
+        operands=a.operands,
         replicates=a.replicates + np.roll(b.replicates, shift, axis=0),
         tokens_by_sqnr=a.tokens_by_sqnr + b.tokens_by_sqnr,
         undefined_tokens=a.undefined_tokens + b.undefined_tokens,
@@ -85,7 +86,7 @@ def _warnings(a: Scan, b: Scan, prompts: int) -> list[str]:
 def _merge_two(a: Scan, b: Scan) -> Scan:
     _check_together(a, b)
 
-    def by_tensor(scan: Scan) -> dict[tuple[int, str, str, str], Measured]:
+    def by_tensor(scan: Scan) -> dict[tuple[object, ...], Measured]:
         found = [from_record(record) for record in scan.records]
         return {(one.layer, *one.group, one.tensor): one for one in found}
 
@@ -114,8 +115,8 @@ def _merge_two(a: Scan, b: Scan) -> Scan:
         }
     )
     elapsed = (a.run.elapsed_s or 0.0) + (b.run.elapsed_s or 0.0)
-    still_missing = {one.module for one in b.not_measured}
-    missing = [one for one in a.not_measured if one.module in still_missing]
+    still_missing = {(one.module, one.site) for one in b.not_measured}
+    missing = [one for one in a.not_measured if (one.module, one.site) in still_missing]
     return a.model_copy(
         update={
             "calibration": calibration,

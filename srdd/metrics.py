@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from srdd.floors import Floor as Floor
 from srdd.floors import floor_of as floor_of
+from srdd.floors import product_floor_db as product_floor_db
 from srdd.sums import Sums, field
 
 METRICS = (

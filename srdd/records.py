@@ -11,13 +11,13 @@ from srdd import histogram, sums
 from srdd.confidence import intervals, stability
 from srdd.errors import MergeError
 from srdd.formats import FormatSpec, parse_spec
-from srdd.metrics import derive, floor_of, why_undefined
+from srdd.metrics import derive, floor_of, product_floor_db, why_undefined
 from srdd.schema import scan as schema
+from srdd.sites import UNDEFINED, ranked_by
 
 REPLICATES = 64
 """Prompt number i belongs to replicate i mod 64."""
 
-RANKED_BY = ("relative_error", "sqnr_db")
 TOP_K = 10
 
 
@@ -30,6 +30,7 @@ class Measured:
         replicates: sums of each replicate, (REPLICATES, fields).
         tokens_by_sqnr: histogram over the SQNR of single tokens.
         undefined_tokens: tokens that are all zero or reproduced exactly.
+        operands: which are quantized, at site `linear`; None at others.
     """
 
     layer: int
@@ -40,11 +41,12 @@ class Measured:
     replicates: sums.Sums
     tokens_by_sqnr: histogram.Histogram
     undefined_tokens: int
+    operands: schema.Operands | None = None
 
     @property
-    def group(self) -> tuple[str, str]:
-        """What it is ranked within: the site and the format."""
-        return self.site, str(self.spec)
+    def group(self) -> tuple[str, str, str | None]:
+        """What it is ranked within: the site, the format and the operands."""
+        return self.site, str(self.spec), self.operands
 
 
 def _defined(value: float) -> float | None:
@@ -56,8 +58,10 @@ def _record(
 ) -> schema.Record:
     pooled = measured.replicates.sum(axis=0)
     metrics = {name: _defined(float(value)) for name, value in derive(pooled).items()}
+    meaningless = UNDEFINED.get(measured.site, {})
+    metrics |= dict.fromkeys(meaningless)
     sqnr = metrics["sqnr_db"]
-    floor = floor_of(measured.spec, rounding).sqnr_db
+    floor = product_floor_db(floor_of(measured.spec, rounding).sqnr_db, measured.operands)
     first_bin, counts = histogram.to_span(measured.tokens_by_sqnr)
     quantiles = [histogram.quantile(measured.tokens_by_sqnr, q) for q in (0.05, 0.50, 0.95)]
     single = {name: values[0] for name, values in sums.to_lists(pooled[None]).items()}
@@ -69,10 +73,12 @@ def _record(
             "shared_with": list(measured.shared_with),
             "format": measured.spec.format.name,
             "scale_rule": measured.spec.scale_rule,
+            "operands": measured.operands,
             "metrics": metrics,
             "floor_distance_db": None if sqnr is None else floor - sqnr,
             "intervals": {
-                name: None if np.isnan(pair).any() else pair for name, pair in ends.items()
+                name: None if np.isnan(pair).any() or name in meaningless else pair
+                for name, pair in ends.items()
             },
             "token_sqnr_db": {
                 **dict(zip(("p5", "p50", "p95"), quantiles, strict=True)),
@@ -80,7 +86,7 @@ def _record(
                 "counts": counts,
                 "undefined": measured.undefined_tokens,
             },
-            "undefined": why_undefined(pooled),
+            "undefined": why_undefined(pooled) | meaningless,
             "sums": single,
             "replicates": sums.to_lists(measured.replicates[:used]),
         }
@@ -106,7 +112,7 @@ def build(
         prompts: how many prompts were measured; replicates beyond them are not stored.
         seed: of the bootstrap.
     """
-    groups: dict[tuple[str, str], list[Measured]] = {}
+    groups: dict[tuple[str, str, str | None], list[Measured]] = {}
     for one in measured:
         groups.setdefault(one.group, []).append(one)
     records, rankings = [], []
@@ -122,13 +128,14 @@ def build(
             }
             records.append(_record(one, rounding, used, pairs))
         by_layer = _by_layer(group)
-        for metric in RANKED_BY:
+        for metric in ranked_by(group[0].site):
             found = stability(by_layer, metric, TOP_K, seed=seed)
             rankings.append(
                 schema.Ranking(
                     site=group[0].site,
                     format=group[0].spec.format.name,
                     scale_rule=group[0].spec.scale_rule,
+                    operands=group[0].operands,
                     metric=metric,
                     top_k=found.top_k,
                     tau_halves=found.tau_halves,
@@ -160,6 +167,7 @@ def from_record(record: schema.Record) -> Measured:
         tensor=record.tensor,
         shared_with=tuple(record.shared_with),
         spec=parse_spec(f"{record.format}:{record.scale_rule}"),
+        operands=record.operands,
         replicates=replicates,
         tokens_by_sqnr=histogram.from_span(tokens.first_bin, tokens.counts),
         undefined_tokens=tokens.undefined,

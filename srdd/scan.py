@@ -21,6 +21,7 @@ from srdd.errors import UsageError, counted
 from srdd.fingerprint import fingerprint
 from srdd.formats import check_rounding, check_seed, parse_specs
 from srdd.kernels import kernel_name
+from srdd.linears import find_weights
 from srdd.listener import Listener
 from srdd.metrics import Thresholds
 from srdd.prompts import PromptSet
@@ -31,7 +32,7 @@ from srdd.selection import Selection
 from srdd.sites import check_sites, needs_prompts
 from srdd.structure import find_structure
 from srdd.sums import INDEX
-from srdd.weights import find_weights, measure_weights
+from srdd.weights import measure_weights
 
 __all__ = ["Listener", "Origin", "scan_model"]
 
@@ -118,7 +119,7 @@ def scan_model(
     weights = fingerprint(model)
 
     measured: list[Measured] = []
-    missing: dict[str, str] = {}
+    missing: dict[tuple[str, str], str] = {}
     if tokenized is not None:
         found, without = measure_activations(
             model,
@@ -179,7 +180,8 @@ def scan_model(
         records=records,
         rankings=rankings,
         not_measured=[
-            schema.NotMeasured(module=name, reason=reason) for name, reason in missing.items()
+            schema.NotMeasured(module=name, site=site, reason=reason)
+            for (name, site), reason in missing.items()
         ],
         warnings=list(listener.notes),
     )

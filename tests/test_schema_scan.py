@@ -216,7 +216,8 @@ def test_rows_are_flat_and_in_order_of_layers(scan: Scan) -> None:
     rows = shuffled.rows()
     assert [row["layer"] for row in rows] == [0, 1, 2]
     assert set(rows[0]) == {
-        *("layer", "site", "tensor", "format", "scale_rule", "tokens", "elements", "nonfinite"),
+        *("layer", "site", "tensor", "format", "scale_rule", "operands"),
+        *("tokens", "elements", "nonfinite"),
         *METRICS,
         *(f"{name}_interval" for name in METRICS),
         *("floor_distance_db", "token_sqnr_db_p5", "token_sqnr_db_p50", "token_sqnr_db_p95"),

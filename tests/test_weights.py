@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from srdd import sums, weights
+from srdd import linears, sums
 from srdd.formats import parse_spec
 from srdd.kernels import row_sums
 from srdd.records import Measured
@@ -62,10 +62,36 @@ def test_stacked_experts_are_measured_all_together(family: str, turned: bool) ->
 def test_slices_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     model = families.shared("llama")
     whole = measured(model)
-    monkeypatch.setattr(weights, "SLICE", 200)
+    monkeypatch.setattr(linears, "SLICE", 200)
     for name, one in measured(model).items():
         assert pooled(one) == pytest.approx(pooled(whole[name]), rel=1e-12)
         np.testing.assert_array_equal(one.tokens_by_sqnr, whole[name].tokens_by_sqnr)
+
+
+@pytest.mark.parametrize("spec", ["nvfp4:tensor", "nvfp4:token", "mxfp4:even"])
+def test_a_scale_over_the_tensor_is_over_all_slices(
+    spec: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(linears, "SLICE", 200)
+    model = families.new("llama")
+    with torch.no_grad():  # the first row's values are far larger than those of other slices
+        model.get_submodule("model.layers.0.mlp.up_proj").weight[0] *= 1e5
+    found, _ = measure_weights(model, find_structure(model), [parse_spec(spec)])
+    one = {one.tensor: one for one in found}["model.layers.0.mlp.up_proj"]
+    weight = model.get_submodule("model.layers.0.mlp.up_proj").weight.detach()
+    wanted = row_sums(weight, parse_spec(spec), kernel="eager").sum(0).numpy()
+    assert pooled(one) == pytest.approx(wanted, rel=1e-6)
+
+
+def test_experts_whose_axes_nobody_tells_are_not_measured() -> None:
+    model = families.new("mixtral")
+    experts = model.get_submodule("model.layers.0.mlp.experts")
+    del experts.is_transposed
+    found, missing = measure_weights(model, find_structure(model), [SPEC])
+    for key in ("gate_up_proj", "down_proj"):
+        name = f"model.layers.0.mlp.experts.{key}"
+        assert missing[name, "weight"] == "which of its axes is the input's cannot be told"
+        assert name not in {one.tensor for one in found}
 
 
 def test_a_tied_weight_is_measured_once_and_names_its_other_readers() -> None:
@@ -93,8 +119,8 @@ def test_what_cannot_be_measured_is_named_with_the_reason(
     model.get_submodule(name).weight = nn.Parameter(weight, requires_grad=False)
     found, missing = measure_weights(model, find_structure(model), [SPEC])
     assert name not in {one.tensor for one in found}
-    assert list(missing) == [name]
-    assert reason in missing[name]
+    assert list(missing) == [(name, "weight")]
+    assert reason in missing[name, "weight"]
 
 
 def test_a_weight_of_one_row_is_measured() -> None:

@@ -115,7 +115,8 @@ def scan(
     site: Annotated[
         list[str],
         typer.Option(
-            metavar="NAME", help="What to measure: output, input or weight; repeat for several."
+            metavar="NAME",
+            help="What to measure: output, input, weight or linear (W4A4); repeat for several.",
         ),
     ] = ["output", "input"],  # noqa: B006
     include: Annotated[
@@ -309,7 +310,12 @@ def scan(
                 command=_recorded(shlex.join(["srdd", *sys.argv[1:]])),
                 notes=loaded.notes,
             ),
-            listener=Listener(display.started, display.advanced, console.warn),
+            listener=Listener(
+                started=display.started,
+                advanced=display.advanced,
+                told=console.say,
+                noted=console.warn,
+            ),
         )
     finally:
         display.close()
@@ -321,7 +327,6 @@ def _deliver(result: Scan, target: Path | None, *, force: bool, named: bool, by:
         console.write_result(result.to_json())
         return
     from srdd.report.tables import scan_tables
-    from srdd.sites import needs_prompts
 
     try:
         target = _save(result, target, force, named)
@@ -332,7 +337,8 @@ def _deliver(result: Scan, target: Path | None, *, force: bool, named: bool, by:
     console.show(*scan_tables(result, by))
     # Only where the next command works just so: one format, norms to inject into, a real file.
     norms = any(norm.kind == "rmsnorm" for layer in result.model.layers for norm in layer.norms)
-    simple = len(result.settings.formats) == 1 and needs_prompts(result.settings.sites)
+    ranked = {"output", "input"} & set(result.settings.sites)
+    simple = len(result.settings.formats) == 1 and ranked
     if norms and simple and target.is_file():
         where = "" if target.parent == Path() else f" {shlex.quote(str(target))}"
         console.say(f"next: `srdd suggest{where}` makes a noise configuration of it")

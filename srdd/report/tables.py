@@ -16,6 +16,7 @@ from srdd.pooling import pooled
 from srdd.report.cells import distance, relative_error, sqnr, token_sqnr
 from srdd.report.comparison import format_comparison
 from srdd.report.fitted import NARROW, WIDE, Column, Fitted, Share
+from srdd.report.operands import legend, operand_tables
 from srdd.report.tensors import kind_table, tensor_table, worst_tensors
 from srdd.report.text import number, percent, safe
 from srdd.report.verdict import STYLES, status, thresholds_of, verdict
@@ -128,10 +129,13 @@ def _zone_table(records: Sequence[Record], zones: tuple[Zone, ...]) -> Fitted:
     )
 
 
-def _ranking_sentence(ranking: Ranking) -> str:
-    name = {"relative_error": "relative error", "sqnr_db": "SQNR"}.get(
-        ranking.metric, ranking.metric
-    )
+def ranking_sentence(ranking: Ranking) -> str:
+    """How stable the order of layers is, in words."""
+    name = {
+        "relative_error": "relative error",
+        "relative_l1": "sum|e| / sum|x|",
+        "sqnr_db": "SQNR",
+    }.get(ranking.metric, ranking.metric)
     if ranking.tau_halves is None or ranking.top_k_change is None:
         return f"Ranking by {name}: its stability needs at least two prompts and differing layers."
     spread = "" if ranking.spread is None else f"; layers spread by {100 * ranking.spread:.1f} %"
@@ -160,6 +164,9 @@ def _group(scan: Scan, site: str, spec: str, by: str) -> list[RenderableType]:
     parts: list[RenderableType] = [_heading(scan, site, spec)]
     if not records:
         return [*parts, Text("nothing was measured here")]
+    if site == "linear":
+        rankings = [Text(s) for s in _ranking_sentences(scan, site, spec)]
+        return [*parts, *operand_tables(scan, spec, by), Text(""), *rankings, Text(legend(spec))]
     zones = by_depth(len(scan.model.layers))
     thresholds = thresholds_of(scan)
     rounding, seed = scan.settings.rounding, scan.settings.seed
@@ -191,10 +198,16 @@ def _group(scan: Scan, site: str, spec: str, by: str) -> list[RenderableType]:
     parts.append(_worst_table("Worst by SQNR", by_sqnr, zones))
     parts.append(_zone_table(layers, zones))
     parts.append(Text(""))
-    for ranking in scan.rankings:
-        if (ranking.site, f"{ranking.format}:{ranking.scale_rule}") == (site, spec):
-            parts.append(Text(_ranking_sentence(ranking)))
-    return parts
+    return [*parts, *map(Text, _ranking_sentences(scan, site, spec))]
+
+
+def _ranking_sentences(scan: Scan, site: str, spec: str) -> list[str]:
+    return [
+        ranking_sentence(ranking)
+        for ranking in scan.rankings
+        if (ranking.site, f"{ranking.format}:{ranking.scale_rule}") == (site, spec)
+        and ranking.operands in (None, "both")
+    ]
 
 
 def _worst_table(title: str, records: Sequence[Record], zones: tuple[Zone, ...]) -> Fitted:
@@ -233,5 +246,6 @@ def scan_tables(scan: Scan, by: str = "layer") -> list[RenderableType]:
         )
     )
     for missing in scan.not_measured:
-        parts.append(Text(f"not measured: {safe(missing.module)}: {safe(missing.reason)}"))
+        where = f" (site {safe(missing.site)})" if missing.site else ""
+        parts.append(Text(f"not measured: {safe(missing.module)}{where}: {safe(missing.reason)}"))
     return parts

@@ -65,7 +65,8 @@ def tensor_table(records: Sequence[Record], thresholds: Thresholds) -> Fitted:
     )
 
 
-def _kind_place(record: Record) -> tuple[int, str]:
+def kind_place(record: Record) -> tuple[int, str]:
+    """Where its kind stands in the order in which a layer uses them: a key to sort by."""
     kind = kind_of(record.tensor)
     return (ORDER.index(kind) if kind in ORDER else len(ORDER), kind)
 
@@ -73,7 +74,7 @@ def _kind_place(record: Record) -> tuple[int, str]:
 def kind_table(records: Sequence[Record], rounding: str, seed: int) -> Fitted:
     """A row for every kind of tensor, pooled over the layers, with the layer where it is worst."""
     groups: dict[str, list[Record]] = {}
-    for record in sorted(records, key=_kind_place):
+    for record in sorted(records, key=kind_place):
         groups.setdefault(kinds(record), []).append(record)
     whole = [pool(group, rounding=rounding, seed=seed) for group in groups.values()]
     worst = [lowest(group) for group in groups.values()]

@@ -33,6 +33,7 @@ Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Interval = tuple[float, float]
+Operands = Literal["weight", "input", "both"]
 
 
 class Norm(Part):
@@ -244,6 +245,8 @@ class Record(Part):
     """One tensor in one format.
 
     `tensor` is the module that it belongs to, `shared_with` the others that read it too.
+    `operands` tells, at site `linear` alone, which operands of the product are quantized; in a
+    4-bit format `weight`, `input` and `both` are known as W4A16, W16A4 and W4A4.
     Sums, replicates and what follows from them are null in a scan that was not made by srdd.
     `floor_distance_db` is the SQNR that Gaussian data gets in the format minus the SQNR measured.
     """
@@ -254,6 +257,7 @@ class Record(Part):
     shared_with: list[str] = Field(default_factory=list)
     format: str
     scale_rule: str
+    operands: Operands | None = None
     metrics: Metrics
     floor_distance_db: float | None
     intervals: Intervals | None
@@ -269,6 +273,7 @@ class Ranking(Part):
     site: str
     format: str
     scale_rule: str
+    operands: Operands | None = None
     metric: str
     top_k: Count
     tau_halves: Annotated[float, Field(ge=-1, le=1)] | None
@@ -277,9 +282,10 @@ class Ranking(Part):
 
 
 class NotMeasured(Part):
-    """A module that was found and has no figures, with the reason."""
+    """A module that was found and has no figures at a site (null: at any), with the reason."""
 
     module: str
+    site: str | None = None
     reason: str
 
 
@@ -301,7 +307,10 @@ class Scan(Part):
     def _records_once(self) -> Scan:
         seen: set[tuple[object, ...]] = set()
         for record in self.records:
-            key = (record.layer, record.site, record.tensor, record.format, record.scale_rule)
+            key = (
+                *(record.layer, record.site, record.tensor),
+                *(record.format, record.scale_rule, record.operands),
+            )
             if key in seen:
                 raise ValueError(f"layer {record.layer} stands twice in {record.site}")
             if record.layer >= len(self.model.layers):
@@ -309,12 +318,16 @@ class Scan(Part):
             seen.add(key)
         return self
 
-    def select(self, site: str = "output", format: str | None = None) -> list[Record]:
+    def select(
+        self, site: str = "output", format: str | None = None, operands: Operands | None = None
+    ) -> list[Record]:
         """The records of one site in one format, in order of layers.
 
         Arguments:
             site: a site of this scan.
             format: `mxfp4` or `mxfp4:floor`; may be left out when the scan holds only one.
+            operands: at site `linear`, which operands are quantized; `both` for None. Other sites
+                have none.
 
         Raises:
             UsageError: the scan does not hold that site or format, or the name fits several.
@@ -329,24 +342,26 @@ class Scan(Part):
             name = f" for {format!r}" if format else ""
             raise UsageError(f"the scan holds {what}{name}", f"name one of: {', '.join(specs)}")
         name, _, rule = fitting[0].partition(":")
-        wanted = (site, name, rule)
-        kept = [r for r in self.records if (r.site, r.format, r.scale_rule) == wanted]
+        wanted = (site, name, rule, (operands or "both") if site == "linear" else None)
+        kept = [r for r in self.records if (r.site, r.format, r.scale_rule, r.operands) == wanted]
         return sorted(kept, key=lambda record: record.layer)
 
-    def rows(self, site: str = "output", format: str | None = None) -> list[dict[str, Any]]:
-        """The records as flat dictionaries, one a layer; arguments and errors as in `select`.
+    def rows(
+        self, site: str = "output", format: str | None = None, operands: Operands | None = None
+    ) -> list[dict[str, Any]]:
+        """The records as flat dictionaries; arguments and errors as in `select`.
 
         Returns:
-            For each record `layer`, `site`, `tensor`, `format`, `scale_rule`, `tokens`, `elements`,
-            `nonfinite`, the metrics by name, `NAME_interval` as (low, high) or None,
+            For each record `layer`, `site`, `tensor`, `format`, `scale_rule`, `operands`, `tokens`,
+            `elements`, `nonfinite`, the metrics by name, `NAME_interval` as (low, high) or None,
             `floor_distance_db`, and `token_sqnr_db_p5`, `_p50`, `_p95`. What the scan does not
             hold is None.
         """
         found = []
-        for record in self.select(site, format):
+        for record in self.select(site, format, operands):
             row: dict[str, Any] = {
                 name: getattr(record, name)
-                for name in ("layer", "site", "tensor", "format", "scale_rule")
+                for name in ("layer", "site", "tensor", "format", "scale_rule", "operands")
             }
             for name in ("tokens", "elements", "nonfinite"):
                 row[name] = getattr(record.sums, name, None)

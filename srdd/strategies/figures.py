@@ -136,7 +136,7 @@ def figures_of(scan: Scan, *, site: str | None, format: str | None, metric: str)
         records, rankings = pooled(records, scan.settings.rounding, scan.settings.seed)
     _check_complete(scan, records, site)
     first = records[0]
-    group = (first.site, first.format, first.scale_rule)
+    group = (first.site, first.format, first.scale_rule, first.operands)
     return Figures(
         site=site,
         format=first.format,
@@ -144,7 +144,9 @@ def figures_of(scan: Scan, *, site: str | None, format: str | None, metric: str)
         metric=metric,
         layers=tuple(_figure(scan, record, metric) for record in records),
         records=tuple(records),
-        rankings=tuple(r for r in rankings if (r.site, r.format, r.scale_rule) == group),
+        rankings=tuple(
+            r for r in rankings if (r.site, r.format, r.scale_rule, r.operands) == group
+        ),
         seed=scan.settings.seed,
     )
 
@@ -220,7 +222,11 @@ def fingerprint(scan: Scan) -> str:
         "calibration": scan.calibration.fingerprint,
         "settings": scan.settings.model_dump(mode="json"),
         "records": [
-            [r.layer, r.site, r.tensor, r.format, r.scale_rule, r.metrics.model_dump()]
+            [
+                *(r.layer, r.site, r.tensor, r.format, r.scale_rule),
+                *([r.operands] if r.operands else []),
+                r.metrics.model_dump(),
+            ]
             for r in scan.records
         ],
     }
