@@ -1,9 +1,8 @@
 """How long the fused kernel takes, next to other ways to the same figures.
 
 All contenders measure one bfloat16 tensor for mxfp4:floor. They take turns, round after round, so
-that whatever else the machine does hits all alike; figures are medians over the rounds. A turn is
-two calls, of which the second is timed: after a call, torch's idle threads spin for milliseconds,
-and no contender shall pay for the one before it.
+that whatever else the machine does hits all alike; figures are medians over the rounds
+(`machine.second_in_turn`).
 
     python -m benchmarks.kernel [--json FILE]
 
@@ -21,7 +20,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import time
 import warnings
 from collections.abc import Callable
 from importlib.metadata import version
@@ -100,18 +98,6 @@ def on_one_thread(run: Callable[[], object]) -> Callable[[], object]:
     return alone
 
 
-def take_turns(contenders: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds that the second of two calls takes, for each contender in each round."""
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(rounds):
-        for name, run in contenders.items():
-            run()
-            start = time.perf_counter()
-            run()
-            seconds[name].append(time.perf_counter() - start)
-    return seconds
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="Time the fused kernel against other ways.")
     parser.add_argument("--tokens", type=int, default=4096)
@@ -143,7 +129,7 @@ def main() -> None:
         "matmul": matmul,
         "matmul then fused": both,
     }
-    seconds = take_turns(contenders, options.rounds)
+    seconds = machine.second_in_turn(contenders, options.rounds)
     middle = {name: statistics.median(taken) for name, taken in seconds.items()}
     rows = [
         {

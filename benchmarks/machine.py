@@ -1,4 +1,4 @@
-"""The machine that figures were taken on, and timing two things in turn."""
+"""The machine that figures were taken on, and timing several things in turn."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 
@@ -35,6 +35,23 @@ def in_turn(tasks: Sequence[Callable[[], object]], rounds: int) -> list[list[flo
             started = time.perf_counter()
             task()
             found.append(time.perf_counter() - started)
+    return seconds
+
+
+def second_in_turn(
+    tasks: Mapping[str, Callable[[], object]], rounds: int
+) -> dict[str, list[float]]:
+    """Seconds of each task in each round, where a turn is two calls of which the second is timed.
+
+    After a call, torch's idle threads spin for milliseconds. Thus no task pays for the one before.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in tasks}
+    for _ in range(rounds):
+        for name, task in tasks.items():
+            task()
+            started = time.perf_counter()
+            task()
+            seconds[name].append(time.perf_counter() - started)
     return seconds
 
 

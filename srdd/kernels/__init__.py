@@ -92,7 +92,8 @@ def row_sums(
         )
     if spec.format.rotation:
         rotation.check_channels(x.shape[1], spec.format)
-        x = rotation.rotate(x, spec.format.rotation)
+        if name != "cpu":  # which does so itself
+            x = rotation.rotate(x, spec.format.rotation)
     # Imported where they are used: numba alone takes longer to import than a small scan to run.
     if name == "cpu":
         from srdd.kernels import cpu
@@ -106,22 +107,42 @@ def row_sums(
 
 
 @torch.no_grad()
-def quantize(x: Tensor, spec: FormatSpec, rounding: str, keys: Tensor) -> Tensor:
+def quantize(
+    x: Tensor, spec: FormatSpec, rounding: str, keys: Tensor, kernel: str = "auto"
+) -> Tensor:
     """The values that `x` is read back as, for checked arguments as in `row_sums`.
 
+    Arguments:
+        kernel: `eager`, or `auto` for the fused one on the CPU; both give the same bits.
+
     Returns:
-        float32 (tokens, channels). Non-finite values come back as they are, zeros with their sign.
+        (tokens, channels) of x's dtype. Non-finite values come back as they are, zeros with their
+        sign. A value that rounds beyond the dtype's largest becomes that.
 
     Raises:
         UsageError: the format rotates groups of channels, and x has no whole number of them.
     """
     size = spec.format.rotation
-    if not size:
-        return eager.quantize(x, spec, rounding, keys)
-    rotation.check_channels(x.shape[1], spec.format)
-    z = eager.quantize(rotation.rotate(x, size), spec, rounding, keys)
-    y = rotation.unrotate(z, size)
-    return torch.where(torch.isfinite(y), y, x.float())  # a group with a non-finite value
+    if size:
+        rotation.check_channels(x.shape[1], spec.format)
+        z = _quantize(rotation.rotate(x, size), spec, rounding, keys, kernel)
+        y = rotation.unrotate(z, size)
+        return _narrow(torch.where(torch.isfinite(y), y, x.float()), x)  # a group with a NaN in it
+    return _quantize(x, spec, rounding, keys, kernel)
+
+
+def _quantize(x: Tensor, spec: FormatSpec, rounding: str, keys: Tensor, kernel: str) -> Tensor:
+    if kernel == "auto" and x.device.type == "cpu":
+        from srdd.kernels import cpu_quantize
+
+        return cpu_quantize.quantize(x, spec, rounding, keys)
+    return _narrow(eager.quantize(x, spec, rounding, keys), x)
+
+
+def _narrow(y: Tensor, x: Tensor) -> Tensor:
+    """`y`, float32, in x's dtype; what was finite in x stays so."""
+    limit = torch.finfo(x.dtype).max
+    return torch.where(torch.isfinite(x), y.clamp(-limit, limit), y).to(x.dtype)
 
 
 def check_input(x: Tensor) -> None:

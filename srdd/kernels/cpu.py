@@ -2,37 +2,28 @@
 
 The arithmetic is that of srdd.kernels.eager. What is different:
 
-- A value is read as bits. Comparisons that find a block's largest value, or what is finite or zero,
-  are between integers of the value's own size. Shifted left, the bits of a bfloat16 or float16 are
-  those of a float32, but for a factor of 2^112 that float16's smaller exponent bias leaves. So one
-  code reads all three types.
+- A value is read as bits (srdd.kernels.compiling). Comparisons that find a block's largest value,
+  or what is finite or zero, are between integers of the value's own size.
 - Nearest-even rounding adds and takes away a `magic` number 2^(k + 23 - mantissa_bits), where 2^k
   starts the value's binade: in between, float32 keeps just the element's bits, rounded to even.
 - A block's length, the rounding and the dtype are constants to the compiler, so that the loop over
   a block becomes straight vector code. For that, the compiler may reorder additions; what has to be
   computed as written is kept out of its reach (`_exactly`).
-- A ragged last block is padded before, in a copy; no model's width comes to that.
-
-Threads are Python's, each running compiled code without the interpreter lock and taking rows off a
-common list. Numba's own would be a second OpenMP pool next to torch's, whose idle threads spin: for
-a while after each call, the one would take the cores from the other. They also end a process that
-forks.
+- A ragged last block is padded before, in a copy; no model's width comes to that. Rows that are
+  rotated come from a scratch that has room for it (srdd.kernels.cpu_rows).
 """
 
 from __future__ import annotations
 
 import functools
-import os
-import warnings
-from collections import deque
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar, cast
+from collections.abc import Callable, Iterator
+from typing import Any
 
-import numba
 import numpy as np
 import torch
 from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
 from torch import Tensor
 
 from srdd.formats import (
@@ -46,26 +37,22 @@ from srdd.formats import (
     ROW,
     FormatSpec,
 )
+from srdd.kernels import compiling, cpu_rows, threads
+from srdd.kernels.compiling import array_of, compiled, compiled_once, word_type
+from srdd.kernels.cpu_rotation import llvm
 from srdd.kernels.eager import COLUMN_SALT, KEY_SALT, MULTIPLIERS
 from srdd.sums import FIELDS
-
-Compiled = TypeVar("Compiled", bound=Callable[..., Any])
 
 E8M0, E4M3, FP32, FP32_OF_ROW = range(4)
 """How a scale is found: three of formats.SCALE_BITS, and float32 over a whole row."""
 
 EVEN, HALF_AWAY, STOCHASTIC = map(ROUNDINGS.index, ("even", "half-away", "stochastic"))
 
-LAYOUTS = {
-    torch.bfloat16: (torch.int16, 0x7FFF, 0x7F80, 16, 1.0),
-    torch.float16: (torch.int16, 0x7FFF, 0x7C00, 13, 2.0**112),
-    torch.float32: (torch.int32, 0x7FFFFFFF, 0x7F800000, 0, 1.0),
-}
-"""dtype -> integers of its size, mask of the bits of a magnitude, the first of them that is not
-finite, left shift to float32's fields, and the factor that makes such a float32 the value."""
-
-CHUNK = 1 << 18
-"""Values that a thread takes at a time: a fraction of a millisecond, far above the overhead."""
+CHUNK = cpu_rows.CHUNK
+LAYOUTS = compiling.LAYOUTS
+_compiled = compiled
+_largest = cpu_rows.largest
+_pool = threads.pool
 
 _EXPONENT_BITS = np.uint32(0x7F800000)
 _MANTISSA_BITS = np.uint32(0x007FFFFF)
@@ -73,20 +60,17 @@ _REORDER = {"reassoc", "nsz", "contract"}
 
 
 def row_sums(x: Tensor, spec: FormatSpec, rounding: str, keys: Tensor) -> Tensor:
-    """See srdd.kernels.row_sums; `keys` is not optional here, and everything is on the CPU."""
+    """See srdd.kernels.row_sums; `keys` is not optional here, and everything is on the CPU.
+
+    A rotation is done here, too.
+    """
     tokens, channels = x.shape
     sums = np.zeros((tokens, len(FIELDS)), dtype=np.float64)
-    tile = spec.format.tile
-    if channels % tile:
+    tile, rotation = spec.format.tile, spec.format.rotation
+    if channels % tile and not rotation:
         x = torch.nn.functional.pad(x, (0, -channels % tile))
     if x.stride(1) != 1:
         x = x.contiguous()
-    integer = LAYOUTS[x.dtype][0]
-    # All from the first value to the last as one line; rows may overlap or leave gaps.
-    length = (tokens - 1) * x.stride(0) + x.shape[1] if x.numel() else 0
-    line = x.detach().as_strided((length,), (1,)).view(integer).numpy()
-    words = line.view(np.uint16 if integer is torch.int16 else np.uint32)
-
     element = spec.format.element
     grid = (
         element.max_exponent,
@@ -95,50 +79,23 @@ def row_sums(x: Tensor, spec: FormatSpec, rounding: str, keys: Tensor) -> Tensor
         element.mantissa_bits,
         np.float32(element.largest),
         np.float32(spec.format.clips_above),
-        _largest(x) if spec.scale_rule == "tensor" else np.float32(-1),
+        cpu_rows.largest(x, rotation) if spec.scale_rule == "tensor" else np.float32(-1),
     )
     scaling = {"e8m0": E8M0, "e4m3": E4M3, "fp32": FP32}[spec.format.scale]
     if spec.format.block == ROW:
         scaling = FP32_OF_ROW
-    run = _kernel(tile, ROUNDINGS.index(rounding), x.dtype, scaling)
-    step = max(1, CHUNK // max(1, channels))
-    todo = deque(range(0, tokens, step))
+    dtype = torch.float32 if rotation else x.dtype
+    run = _kernel(tile, ROUNDINGS.index(rounding), dtype, scaling)
     names = keys.contiguous().numpy()
+    starts = cpu_rows.starts(x, rotation)
 
-    def work() -> None:
-        while True:
-            try:
-                start = todo.popleft()
-            except IndexError:
-                return
-            rows = slice(start, start + step)
-            at = start * x.stride(0)
-            run(words, at, x.stride(0), channels, names[rows], grid, sums[rows])
+    def work(mine: Iterator[int]) -> None:
+        for start, words, first, stride in cpu_rows.chunks(x, rotation, tile, mine):
+            rows = slice(start, start + starts.step)
+            run(words, first, stride, channels, names[rows], grid, sums[rows])
 
-    threads = torch.get_num_threads()
-    helpers = min(threads, len(todo)) - 1
-    futures = [_pool(os.getpid(), threads).submit(work) for _ in range(helpers)]
-    work()
-    for future in futures:
-        if not future.cancel():  # it has begun, perhaps on the last rows
-            future.result()
+    threads.share(work, starts)
     return torch.from_numpy(sums)
-
-
-def _largest(x: Tensor) -> np.float32:
-    """The largest finite magnitude, 0 if there is none."""
-    if not x.numel():
-        return np.float32(0)
-    least, most = torch.aminmax(x)  # NaN wins, so that this one pass sees all that is not finite
-    if not (torch.isfinite(least) and torch.isfinite(most)):
-        return np.float32(torch.where(torch.isfinite(x), x.abs(), 0.0).max().item())
-    return np.float32(max(-least.item(), most.item()))
-
-
-@functools.lru_cache(maxsize=1)
-def _pool(process: int, threads: int) -> ThreadPoolExecutor:
-    """Helping threads. Of `process`, because a fork does not inherit its parent's."""
-    return ThreadPoolExecutor(threads, thread_name_prefix="srdd-kernel")
 
 
 @functools.cache
@@ -157,8 +114,8 @@ def _kernel(
             f"a block of {block} values: it is counted in bytes, which add up quickest"
         )
     column_salt, key_salt, multipliers = COLUMN_SALT, KEY_SALT, MULTIPLIERS
-    integer, mask, limit, shift, factor = LAYOUTS[dtype]
-    word = np.uint16 if integer is torch.int16 else np.uint32
+    _, mask, limit, shift, factor = LAYOUTS[dtype]
+    word = word_type(dtype)
 
     def run(
         words: Any, first: Any, stride: Any, channels: Any, keys: Any, grid: Any, sums: Any
@@ -168,47 +125,43 @@ def _kernel(
         zero: Any = np.float32(0)
         one, tiny = np.float32(1), np.float32(2.0**-126)
         blocks = -(-channels // block)
-        exponents = np.zeros(blocks, np.int64)
         tops = np.zeros(blocks, np.float32)
+        scales = np.zeros(blocks, np.float64)
+        inverses = np.zeros(blocks, np.float32)
         for token in range(keys.size):
             start = first + token * stride
-            # 1. The scales. Apart from the sums, because a block's largest value has to be known
-            #    before anything else can start; here the processor works on many blocks at once.
+            # 1. What the scales follow from. Scales are found apart from the sums, because nothing
+            #    of a block can start before; the scales of many blocks are found at once.
             nonfinite = 0.0
             for at in range(blocks):
-                top, odd = word(0), np.uint8(0)
-                for place in range(block):
-                    bits = word(words[np.uintp(start + at * block + place)] & word(mask))
-                    top = max(top, bits if bits < word(limit) else word(0))
-                    odd = np.uint8(odd + (bits >= word(limit)))
-                amax = _value(top, shift, factor)
-                if scaling == E8M0:
-                    exponents[at] = _scale_exponent(amax, grid)
-                else:
-                    tops[at] = amax
-                nonfinite += odd
+                found = _top(words, np.uintp(start + at * block), block, mask, limit)
+                tops[at] = _value(word(found), shift, factor)
+                nonfinite += found >> np.uint64(32)
             widest = grid[6]  # of the whole tensor; below 0 where each row is on its own
             if scaling in (E4M3, FP32_OF_ROW) and widest < zero:
                 for at in range(blocks):
                     widest = max(widest, tops[at])
 
+            # 2. The scales.
+            for at in range(blocks):
+                if scaling == E8M0:
+                    exponent = _scale_exponent(tops[at], grid)
+                    inverses[at] = np.int64((1023 - exponent) << 52).view(np.float64)
+                    scales[at] = np.int64((1023 + exponent) << 52).view(np.float64)
+                elif scaling == E4M3:
+                    scales[at], inverses[at] = _two_levels(tops[at], widest, largest)
+                else:  # it is no inverse: compressed-tensors divides
+                    inverses[at] = _float32_scale(
+                        widest if scaling == FP32_OF_ROW else tops[at], largest
+                    )
+                    scales[at] = inverses[at]
+
             row = _row_hash(np.uint64(keys[token]), np.uint32(key_salt), salts)
             nonzero = flushed = saturated = 0.0
             x2 = e2 = clipped_e2 = abs_x = abs_e = relative = 0.0
             for at in range(blocks):
-                # 2. The sums of a block, in float32 and in units of its scale.
-                if scaling == E8M0:
-                    exponent = exponents[at]
-                    inverse = np.float32(np.int64((1023 - exponent) << 52).view(np.float64))
-                    scale = np.int64((1023 + exponent) << 52).view(np.float64)
-                elif scaling == E4M3:
-                    scale32, inverse = _two_levels(tops[at], widest, largest)
-                    scale = np.float64(scale32)
-                else:
-                    inverse = _float32_scale(
-                        widest if scaling == FP32_OF_ROW else tops[at], largest
-                    )
-                    scale = np.float64(inverse)
+                # 3. The sums of a block, in float32 and in units of its scale.
+                scale, inverse = scales[at], inverses[at]
                 some = kept = over = np.uint8(0)
                 v2 = d2 = clipped = v1 = d1 = ratio = zero
                 for place in range(block):
@@ -217,7 +170,7 @@ def _kernel(
                     value = _value(bits, shift, factor)
                     if scaling in (E8M0, E4M3):
                         v = _product(value, inverse)
-                    else:  # it is no inverse: compressed-tensors divides
+                    else:
                         v = _quotient(value, inverse)
                     draw = zero
                     if rounding == STOCHASTIC:
@@ -237,7 +190,7 @@ def _kernel(
                     d1 += d
                     ratio += keep * (d / max(v, tiny))
 
-                # 3. The sums of the row, in float64, which has room for the square of any scale.
+                # 4. The sums of the row, in float64, which has room for the square of any scale.
                 lost = np.float64(some) - np.float64(kept)
                 nonzero += some
                 flushed += lost
@@ -257,31 +210,48 @@ def _kernel(
     numbers = types.Tuple(
         (types.int64, types.uint32, types.uint32, types.int64, *(3 * [types.float32]))
     )
-    signature = types.void(
-        types.Array(numba.from_dtype(np.dtype(word)), 1, "C"),
-        types.int64,
-        types.int64,
-        types.int64,
-        types.Array(types.int64, 1, "C"),
+    return compiled_once(
+        run,
+        array_of(word),
+        *(3 * [types.int64]),
+        array_of(np.int64),
         numbers,
-        types.Array(types.float64, 2, "C"),
+        array_of(np.float64, 2),
+        fastmath=_REORDER,
     )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", numba.NumbaWarning)
-        try:
-            return _compiled(signature, fastmath=_REORDER, cache=True)(run)
-        except Exception:
-            # No place to cache in, or a cache that is damaged or cannot be written: do without.
-            return _compiled(signature, fastmath=_REORDER)(run)
 
 
-def _compiled(*signature: Any, **options: Any) -> Callable[[Compiled], Compiled]:
-    """numba.njit with what every function here needs, and a type."""
-    jit = numba.njit(*signature, error_model="numpy", nogil=True, **options)
-    return cast("Callable[[Compiled], Compiled]", jit)
+@intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]
+def _top(typing: Any, words: Any, at: Any, block: Any, mask: Any, limit: Any) -> Any:
+    """Of `block` words from `at` on: the largest finite magnitude, plus 2^32 for each not finite.
+
+    Written as a loop, the compiler takes blocks of 16 together and picks their values one by one.
+    """
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array = context.make_array(signature.args[0])(context, builder, arguments[0])
+        values, magnitudes, first_odd = (each.literal_value for each in signature.args[2:])
+        item, long = array.data.type.pointee, llvm.IntType(64)
+        vector = llvm.VectorType(item, values)
+        place = builder.bitcast(builder.gep(array.data, [arguments[1]]), vector.as_pointer())
+        bits = builder.load(place, align=item.width // 8)
+        bits = builder.and_(bits, llvm.Constant(vector, [magnitudes] * values))
+        odd = builder.icmp_unsigned(">=", bits, llvm.Constant(vector, [first_odd] * values))
+        finite = builder.select(odd, llvm.Constant(vector, [0] * values), bits)
+        largest = cgutils.get_or_insert_function(
+            builder.module,
+            llvm.FunctionType(item, [vector]),
+            f"llvm.vector.reduce.umax.v{values}i{item.width}",
+        )
+        top = builder.zext(builder.call(largest, [finite]), long)
+        count = builder.ctpop(builder.bitcast(odd, llvm.IntType(values)))
+        count = builder.zext(count, long) if values < 64 else builder.trunc(count, long)
+        return builder.or_(top, builder.shl(count, llvm.Constant(long, 32)))
+
+    return types.uint64(words, at, block, mask, limit), build
 
 
-_exactly = _compiled(forceinline=True, fastmath=False)
+_exactly = compiled(forceinline=True, fastmath=False)
 """For what must be computed as written, and be one with its caller all the same."""
 
 

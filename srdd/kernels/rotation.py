@@ -46,15 +46,15 @@ def check_channels(channels: int, format: Format) -> None:
 
 def rotate(x: Tensor, size: int) -> Tensor:
     """`x` (tokens, channels), channels a multiple of `size` -> z, float32, the same shape."""
-    return _hadamard(x.float() * _signs(x.shape[1], x.device), size)
+    return _hadamard(x.float() * signs(x.shape[1], x.device), size)
 
 
 def unrotate(z: Tensor, size: int) -> Tensor:
     """The inverse of `rotate`, up to float32's last places."""
-    return _hadamard(z, size) * _signs(z.shape[1], z.device)
+    return _hadamard(z, size) * signs(z.shape[1], z.device)
 
 
-def _signs(columns: int, device: torch.device) -> Tensor:
+def signs(columns: int, device: torch.device) -> Tensor:
     """A sign for each column, float32; the same in every tensor, kernel and run."""
     word = hash_word((torch.arange(columns, device=device) + COLUMN_SALT) & WORD)
     return 1.0 - 2.0 * ((word >> 13) & 1).float()

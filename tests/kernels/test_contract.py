@@ -16,7 +16,7 @@ import torch
 
 from srdd.errors import UsageError
 from srdd.formats import SCALE_RULES, parse_spec
-from srdd.kernels import DTYPES, cpu, kernel_name, row_sums
+from srdd.kernels import DTYPES, compiling, cpu, kernel_name, row_sums
 from srdd.sums import FIELDS
 
 SPEC = parse_spec("mxfp4")
@@ -163,7 +163,7 @@ def test_a_block_too_long_for_its_counts_is_refused() -> None:
 
 
 def test_without_a_place_to_cache_it_compiles_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    compiled, refused = cpu._compiled, []
+    compiled, refused = compiling.compiled, []
 
     def refuse(*signature: object, cache: bool = False, **options: object) -> object:
         if cache:
@@ -171,7 +171,7 @@ def test_without_a_place_to_cache_it_compiles_all_the_same(monkeypatch: pytest.M
             raise RuntimeError("cannot cache function 'run': no locator available")
         return compiled(*signature, **options)
 
-    monkeypatch.setattr(cpu, "_compiled", refuse)
+    monkeypatch.setattr(compiling, "compiled", refuse)
     fresh = cpu._kernel.__wrapped__(32, 0, torch.float32)
     assert refused
     monkeypatch.setattr(cpu, "_kernel", lambda *_: fresh)
@@ -182,9 +182,11 @@ def test_without_a_place_to_cache_it_compiles_all_the_same(monkeypatch: pytest.M
 
 
 def test_compiling_gives_no_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    compiled = cpu._compiled
+    compiled = compiling.compiled
     monkeypatch.setattr(
-        cpu, "_compiled", lambda *signature, cache=False, **options: compiled(*signature, **options)
+        compiling,
+        "compiled",
+        lambda *signature, cache=False, **options: compiled(*signature, **options),
     )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

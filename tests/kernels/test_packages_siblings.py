@@ -16,6 +16,8 @@ from srdd.formats import SCALE_RULES
 mx_tensor = pytest.importorskip("torchao.prototype.mx_formats.mx_tensor")
 mx_config = pytest.importorskip("torchao.prototype.mx_formats.config")
 nvfp4 = pytest.importorskip("torchao.prototype.mx_formats.nvfp4_tensor")
+ao = pytest.importorskip("torchao.quantization")
+ao_utils = pytest.importorskip("torchao.quantization.utils")
 ct = pytest.importorskip("compressed_tensors.quantization")
 ct_forward = pytest.importorskip("compressed_tensors.quantization.lifecycle.forward")
 ct_utils = pytest.importorskip("compressed_tensors.quantization.utils")
@@ -96,6 +98,71 @@ def test_torchao_departs_on_nvfp4_where_everything_is_zero() -> None:
     x = torch.zeros(1, 32)
     assert fake_quantize(x, "nvfp4:tensor").count_nonzero() == 0
     assert _torchao_nvfp4(x).isnan().any()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_torchao_agrees_on_nvfp4_for_each_of_stacked_weights(dtype: torch.dtype) -> None:
+    """One global scale for every expert: each is a tensor of its own."""
+    x = _activations().reshape(4, 64, 512) * torch.tensor([1, 2, 0.01, 100]).reshape(4, 1, 1)
+    x = x.to(dtype)
+    g = nvfp4.per_tensor_amax_to_scale(x.abs().amax((1, 2), keepdim=True))
+    y = nvfp4.NVFP4Tensor.to_nvfp4(x, per_tensor_scale=g).dequantize(torch.float32)
+    for expert, found in zip(x, y, strict=True):
+        assert torch.equal(found, fake_quantize(expert.float(), "nvfp4:tensor"))
+
+
+def test_torchaos_nvfp4_without_a_global_scale_is_ours_only_where_that_would_be_1() -> None:
+    """Which no rule here leaves out."""
+    x = _activations().clamp(-448 * 6, 448 * 6)
+    alone = nvfp4.NVFP4Tensor.to_nvfp4(x).dequantize(torch.float32)
+    for rule in ("token", "tensor"):
+        assert not torch.allclose(alone, fake_quantize(x, f"nvfp4:{rule}"), rtol=1e-3, atol=0)
+    x[:, 0] = 448 * 6
+    alone = nvfp4.NVFP4Tensor.to_nvfp4(x).dequantize(torch.float32)
+    for rule in ("token", "tensor"):
+        assert torch.equal(alone, fake_quantize(x, f"nvfp4:{rule}"))
+
+
+def test_torchao_agrees_on_fp8_for_each_token() -> None:
+    x = _activations()
+    found = ao.Float8Tensor.from_hp(x, granularity=ao.PerRow())
+    assert torch.equal(found.dequantize(), fake_quantize(x, "fp8_e4m3_token"))
+
+
+def test_torchao_departs_on_fp8_in_bfloat16_and_where_a_token_is_zero() -> None:
+    """It finds the scale in the input's type, and divides zeros by a scale of 0."""
+    x = _activations().bfloat16()
+    found = ao.Float8Tensor.from_hp(x, granularity=ao.PerRow())
+    amax = x.abs().amax(-1, keepdim=True)
+    assert torch.equal(found.scale, (amax / 448).float())
+    off = found.scale / (amax.float() / 448) - 1
+    assert 0.5 < (off != 0).double().mean().item() < 1  # of the tokens
+    assert off.abs().max().item() <= 2**-8
+    zeros = torch.zeros(2, 32)
+    assert ao.Float8Tensor.from_hp(zeros, granularity=ao.PerRow()).dequantize().isnan().all()
+    assert fake_quantize(zeros, "fp8_e4m3_token").count_nonzero() == 0
+
+
+def test_torchaos_older_int8_agrees_for_each_token() -> None:
+    """Its -127 ... 127, as SmoothQuant has them."""
+    x = _activations()
+    codes, scale = ao_utils._quantize_activation_per_token_absmax(x)
+    assert torch.equal(codes * scale[:, None], fake_quantize(x, "int8_token"))
+
+
+def test_torchaos_int8_tensor_departs_by_half_a_code_and_flushes_tiny_tokens() -> None:
+    """It uses -128 ... 127 with the scale amax / 127.5, which it holds to at least 2^-23."""
+    x = _activations()
+    found = ao.Int8Tensor.from_hp(x, granularity=ao.PerRow())
+    amax = x.abs().amax(-1, keepdim=True)
+    assert torch.equal(found.scale, amax / 127.5)
+    assert found.qdata.min() == -128
+    y = found.dequantize()
+    assert not torch.allclose(y, fake_quantize(x, "int8_token"), rtol=1e-3, atol=0)
+    assert (y - x).abs().le(found.scale * 0.501).all()  # the largest clips, by half a code at most
+    tiny = torch.full((1, 32), 2.0**-30)
+    assert ao.Int8Tensor.from_hp(tiny, granularity=ao.PerRow()).dequantize().count_nonzero() == 0
+    assert torch.allclose(fake_quantize(tiny, "int8_token"), tiny)
 
 
 def _compressed_tensors_nvfp4(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
