@@ -1,0 +1,326 @@
+"""Noise on and off: `with noisy(model, config, step=..., total_steps=...) as report:`.
+
+Inside, the configured weights are w + N(0, sigma): drawn in float32, cast to the weight's type, and
+added in it, as the published injectors do. Afterwards they hold the very bits from before, which
+were kept and are copied back, whatever happened inside. The noise is not subtracted, since rounding
+would leave a trace at every step.
+
+In bfloat16 much of a small sigma is lost: around 1, neighbouring values lie 0.004 to 0.008 apart.
+The report says how much of the noise arrived (`std`) and how many weights it left as they were.
+
+Where weights are tied, noise is added once. Where they are sharded, every process adds its part of
+the same noise; each draws all of it and keeps its part. Clean copies cost as much memory as the
+noisy weights do: nothing to speak of for norms, as much as the model for all its linears.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from srdd.errors import UsageError
+from srdd.rin import weights
+from srdd.rin.draws import standard_normal
+from srdd.rin.places import Place, places_of, plain_name, unwrapped
+from srdd.schema.rin import RinConfig
+
+AT_ONCE = 1 << 20
+"""Elements that noise is added to at a time, so that it needs little memory of its own."""
+
+_noisy_now: dict[tuple[str, int], str] = {}
+"""Weights under noise in this process, by the memory they lie in, with the module's name."""
+
+
+@dataclass(frozen=True)
+class ModuleNoise:
+    """The noise on one module.
+
+    Attributes:
+        name: as the configuration has it, or as the model where the configuration names none.
+        layer: index of its decoder layer.
+        tied: names of other modules that share its weight, and so its noise. Where several of them
+            are configured, the first gives sigma.
+        size: number of weights, over all processes.
+        sigma: standard deviation that the configuration asks for at this step.
+        std: root mean square of what was really added, after rounding to the weight's type. Of a
+            sharded weight, over this process's part; null where that is empty.
+        unchanged: share of the weights that rounding left as they were; as for `std`.
+        signal_to_noise_db: 20 log10(gain / sigma), as in the configuration. The gain of a norm is
+            the one from the configuration, or else observed, or else 1; that of a linear is the
+            root mean square of its clean weights. Null without noise or gain.
+    """
+
+    name: str
+    layer: int
+    tied: tuple[str, ...]
+    size: int
+    sigma: float
+    std: float | None
+    unchanged: float | None
+    signal_to_noise_db: float | None
+
+
+@dataclass(frozen=True)
+class NoiseReport:
+    """The noise in a model.
+
+    Attributes:
+        step, total_steps, seed: what it was drawn for.
+        modules: those that the configuration names, by layer and name; tied ones once.
+        energy: sum over all noisy weights of sigma^2.
+        realised_energy: sum of the squares of what was really added to weights in this process.
+    """
+
+    step: int
+    total_steps: int
+    seed: int
+    modules: tuple[ModuleNoise, ...]
+    energy: float
+    realised_energy: float
+
+    @property
+    def sigma(self) -> float:
+        """Root mean square of sigma over the configured weights; theirs where all have the same."""
+        return math.sqrt(self.energy / sum(module.size for module in self.modules))
+
+    @property
+    def unchanged(self) -> float | None:
+        """Share of the configured weights that rounding left as they were, in this process."""
+        held = [(m.unchanged, m.size) for m in self.modules if m.unchanged is not None]
+        weight = sum(size for _, size in held)
+        return sum(share * size for share, size in held) / weight if weight else None
+
+
+@contextmanager
+def noisy(
+    model: nn.Module, config: RinConfig, *, step: int, total_steps: int, seed: int = 0
+) -> Iterator[NoiseReport]:
+    """While this runs, the configured weights carry the noise of a training step.
+
+    A backward pass belongs inside, with its forward pass. An optimizer's step does not: the clean
+    bits come back, and what was written in between would be lost.
+
+    Arguments:
+        model: a causal language model, possibly in DDP, sharded by `fully_shard`, with adapters, or
+            offloaded to the CPU by accelerate.
+        config: made from a scan of such a model.
+        step: of the run, 0 to total_steps - 1. In the first stage there is no noise.
+        total_steps: length of the run.
+        seed: same seed and step, same noise, in every process and on every device.
+
+    Yields:
+        What was added where.
+
+    Raises:
+        UsageError: a step outside the run; noise that is in the model already; or weights that were
+            changed inside, which is told once they are clean.
+        InputError: the configuration is for another model, or the model's weights are out of reach:
+            see `srdd.rin.places` and `srdd.rin.weights`.
+    """
+    check_step(step, total_steps)
+    weights.check_model(model)
+    places = places_of(model, config)
+    with noisy_places(model, places, step=step, total_steps=total_steps, seed=seed) as report:
+        yield report
+
+
+def check_step(step: int, total_steps: int) -> None:
+    """Make sure that a step lies in the run.
+
+    Raises:
+        UsageError: it does not, or the run has no steps.
+    """
+    if total_steps < 1:
+        raise UsageError(f"the run has {total_steps} steps", "give the number of training steps")
+    if not 0 <= step < total_steps:
+        raise UsageError(
+            f"step is {step}, and the run has {total_steps} steps",
+            f"count steps from 0 to {total_steps - 1}",
+        )
+
+
+@dataclass
+class _Weight:
+    """A weight with the places that share it, the first of which gives the noise."""
+
+    places: list[Place]
+    tensor: torch.Tensor
+    tied: tuple[str, ...]
+    clean: torch.Tensor
+    version: int | None = None
+
+    @property
+    def name(self) -> str:
+        return self.places[0].name
+
+
+@contextmanager
+def noisy_places(
+    model: nn.Module, places: Sequence[Place], *, step: int, total_steps: int, seed: int
+) -> Iterator[NoiseReport]:
+    """`noisy`, for places that were found before."""
+    check_step(step, total_steps)
+    weights.check_model(model)
+    weights.reshard(model)
+    claimed: list[tuple[str, int]] = []
+    held: list[_Weight] = []
+    try:
+        groups = _by_memory(model, places)
+        for group in groups:
+            _claim(group[0][0], group[1], claimed)
+        added = []
+        for shared, tensor, tied in groups:
+            weight = _Weight(shared, tensor, tied, weights.local(tensor).detach().clone())
+            held.append(weight)
+            added.append(_add(weight, step, total_steps, seed))
+        yield _report(held, added, step, total_steps, seed)
+        _check_untouched(held)
+    finally:
+        for weight in held:
+            _restore(weight)
+        for key in claimed:
+            del _noisy_now[key]
+        weights.reshard(model)
+
+
+def _by_memory(
+    model: nn.Module, places: Sequence[Place]
+) -> list[tuple[list[Place], torch.Tensor, tuple[str, ...]]]:
+    """Weights with the places that share each, and names of all other modules that do."""
+    owners: dict[object, list[str]] = {}
+    for name, module in unwrapped(model).named_modules(remove_duplicate=False):
+        weight = module._parameters.get("weight")
+        if weight is not None:
+            owners.setdefault(id(weight), []).append(plain_name(name))
+    found: dict[object, tuple[list[Place], torch.Tensor, set[str]]] = {}
+    for place in places:
+        tensor = weights.weight_of(place.name, place.module)
+        key = weights.identity(tensor) or id(place.module._parameters["weight"])
+        shared, _, names = found.setdefault(key, ([], tensor, set()))
+        shared.append(place)
+        names.add(place.name)
+        names.update(owners[id(place.module._parameters["weight"])])
+    return [
+        (shared, tensor, tuple(sorted(names - {shared[0].name})))
+        for shared, tensor, names in found.values()
+    ]
+
+
+def _claim(place: Place, tensor: torch.Tensor, claimed: list[tuple[str, int]]) -> None:
+    key = weights.identity(tensor)
+    if key is None:
+        return
+    if key in _noisy_now:
+        raise UsageError(
+            f"the weight of {place.name!r} carries noise already (as {_noisy_now[key]!r})",
+            "leave the other `noisy` first: two at once would put noise on noise",
+        )
+    _noisy_now[key] = place.name
+    claimed.append(key)
+
+
+def _add(weight: _Weight, step: int, total_steps: int, seed: int) -> list[torch.Tensor]:
+    """Add the noise, some rows at a time.
+
+    Returns:
+        For each such part, the sums that `_report` needs: squares of what was added, number of
+        weights that it left unchanged, squares of the clean weights.
+    """
+    sigma = weight.places[0].sigma(step, total_steps)
+    part = weights.local(weight.tensor)
+    wide = torch.promote_types(part.dtype, torch.float32)
+    sums = []
+    if sigma:
+        with torch.no_grad():
+            for rows, noise in _noise(weight, seed, step):
+                target, clean = part[rows], weight.clean[rows].to(wide)
+                # In place, so that autograd notices weights that change before the backward pass.
+                target.add_((noise * sigma).to(target.device, target.dtype))
+                difference = target.to(wide) - clean
+                unchanged = (difference == 0).sum(dtype=wide)
+                squares, signal = difference.square().sum(), clean.square().sum()
+                sums.append(torch.stack((squares, unchanged, signal)))
+    weight.version = _version(weight.tensor)
+    return sums
+
+
+def _noise(weight: _Weight, seed: int, step: int) -> Iterator[tuple[slice, torch.Tensor]]:
+    """N(0, 1) for this process's part of a weight, by rows."""
+    shape = weight.tensor.shape
+    if weights.is_sharded(weight.tensor):
+        whole = standard_normal(seed, step, weight.name, 0, shape.numel()).reshape(shape)
+        yield slice(None), weights.local_part(whole, weight.tensor)
+        return
+    width = shape[1:].numel()
+    rows = max(1, AT_ONCE // width)
+    for first in range(0, shape[0], rows):
+        last = min(first + rows, shape[0])
+        noise = standard_normal(seed, step, weight.name, first * width, (last - first) * width)
+        yield slice(first, last), noise.reshape(last - first, *shape[1:])
+
+
+def _version(tensor: torch.Tensor) -> int | None:
+    """How often a tensor was written to; None where torch does not count.
+
+    A sharded tensor counts what is written to it as a whole, not to its local part as is done here.
+    """
+    return None if tensor.is_inference() else tensor._version
+
+
+def _check_untouched(held: Sequence[_Weight]) -> None:
+    """Make sure that nobody wrote to the noisy weights.
+
+    Raises:
+        UsageError: somebody did.
+    """
+    for weight in held:
+        if weight.version is not None and _version(weight.tensor) != weight.version:
+            raise UsageError(
+                f"the weight of {weight.name!r} was changed while it carried noise, and this "
+                "change is lost: the clean weights are back",
+                "let the optimizer step after the noise is gone",
+            )
+
+
+def _restore(weight: _Weight) -> None:
+    with torch.no_grad():
+        weights.local(weight.tensor).copy_(weight.clean)
+
+
+def _report(
+    held: Sequence[_Weight],
+    added: Sequence[Sequence[torch.Tensor]],
+    step: int,
+    total_steps: int,
+    seed: int,
+) -> NoiseReport:
+    modules, energy, realised = [], 0.0, 0.0
+    for weight, sums in zip(held, added, strict=True):
+        place = weight.places[0]
+        sigma = place.sigma(step, total_steps)
+        count = weight.clean.numel()
+        parts = [part.tolist() for part in sums] or [[0.0, count, 0.0]]
+        squares, unchanged, signal = (math.fsum(figures) for figures in zip(*parts, strict=True))
+        gain = place.gain_rms if place.gain_rms is not None else 1.0
+        if weight.tensor.ndim > 1:
+            gain = math.sqrt(signal / count) if count else 0.0
+        modules.append(
+            ModuleNoise(
+                name=place.name,
+                layer=place.layer,
+                tied=weight.tied,
+                size=weight.tensor.numel(),
+                sigma=sigma,
+                std=math.sqrt(squares / count) if count else None,
+                unchanged=unchanged / count if count else None,
+                signal_to_noise_db=20 * math.log10(gain / sigma) if sigma and gain else None,
+            )
+        )
+        energy += weight.tensor.numel() * sigma * sigma
+        realised += squares
+    return NoiseReport(step, total_steps, seed, tuple(modules), energy, realised)
