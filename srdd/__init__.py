@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from srdd.scan import scan_model
     from srdd.schema.rin import RinConfig, load_rin
     from srdd.schema.scan import Scan
+    from srdd.simulation import simulate
     from srdd.strategies import suggest
 
 __version__ = "0.1.0"
@@ -31,6 +32,7 @@ _HOMES = {
     "measure": "srdd.quantize",
     "merge_scans": "srdd.merge",
     "scan_model": "srdd.scan",
+    "simulate": "srdd.simulation",
     "suggest": "srdd.strategies",
 }
 
@@ -45,6 +47,7 @@ __all__ = [
     "measure",
     "merge_scans",
     "scan_model",
+    "simulate",
     "suggest",
 ]
 

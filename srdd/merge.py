@@ -8,13 +8,15 @@ prompts in the first before they are added.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import reduce
 
 import numpy as np
 
 from srdd.confidence import few_prompts
 from srdd.errors import MergeError, counted
 from srdd.records import Measured, build, from_record
-from srdd.schema.scan import Scan, set_fingerprint
+from srdd.schema.scan import Calibration, Scan, set_fingerprint
 
 _MUST_AGREE: tuple[tuple[str, Callable[[Scan], object]], ...] = (
     ("model fingerprint", lambda scan: scan.model.fingerprint),
@@ -34,20 +36,44 @@ _MUST_AGREE: tuple[tuple[str, Callable[[Scan], object]], ...] = (
 )
 
 
-def _check_together(first: Scan, other: Scan) -> None:
+def _check_settings(first: Scan, other: Scan, who: str) -> None:
     for name, read in _MUST_AGREE:
         a, b = read(first), read(other)
         if a != b:
             raise MergeError(
-                f"the scans differ in {name}: {a} and {b}",
+                f"{who} differ in {name}: {a} and {b}",
                 "merge scans of one model that were made with the same settings",
             )
-    shared = set(first.calibration.prompt_fingerprints) & set(other.calibration.prompt_fingerprints)
-    if shared:
-        raise MergeError(
-            f"the scans have {counted(len(shared), 'prompt')} in common, which would count twice",
-            "merge scans of different prompts; --skip and --limit cut a prompt set into parts",
-        )
+
+
+def _check_prompts(first: Calibration, other: Calibration, who: str) -> None:
+    """Refuse prompts that both hold, and tell an overlap from a prompt that stands there twice.
+
+    Parts that were cut so that they overlap share the last prompts of one and the first of the
+    other. Any other pattern rather means that the prompts themselves repeat.
+    """
+    place_of = {text: place for place, text in enumerate(first.prompt_fingerprints)}
+    places = [
+        (place_of[text], place)
+        for place, text in enumerate(other.prompt_fingerprints)
+        if text in place_of
+    ]
+    if not places:
+        return
+    count = len(places)
+    overlap = [(len(first.prompt_fingerprints) - count + n, n) for n in range(count)]
+    if places == overlap:
+        where = "they overlap: the last of one are the first of the other"
+    elif count == len(other.prompt_fingerprints):
+        where = "all that the second holds"
+    else:
+        where = f"such as number {places[0][0]} of one and number {places[0][1]} of the other"
+    raise MergeError(
+        f"{who} have {counted(count, 'prompt')} in common, which would count twice; {where}",
+        "cut a prompt set into parts with --skip and --limit; where a prompt does stand twice in "
+        "it, `srdd merge --repeated` and merge_scans(repeated=True) count it twice, as a scan of "
+        "the whole would",
+    )
 
 
 def _counts(scan: Scan) -> dict[str, int]:
@@ -58,13 +84,8 @@ def _counts(scan: Scan) -> dict[str, int]:
 def _join(a: Measured, b: Measured, shift: int) -> Measured:
     if a.site == "weight":
         return a  # the same weights in both, whatever the prompts
-    return Measured(
-        layer=a.layer,
-        site=a.site,
-        tensor=a.tensor,
-        shared_with=a.shared_with,
-        spec=a.spec,
-        operands=a.operands,
+    return replace(
+        a,
         replicates=a.replicates + np.roll(b.replicates, shift, axis=0),
         tokens_by_sqnr=a.tokens_by_sqnr + b.tokens_by_sqnr,
         undefined_tokens=a.undefined_tokens + b.undefined_tokens,
@@ -84,8 +105,6 @@ def _warnings(a: Scan, b: Scan, prompts: int) -> list[str]:
 
 
 def _merge_two(a: Scan, b: Scan) -> Scan:
-    _check_together(a, b)
-
     def by_tensor(scan: Scan) -> dict[tuple[object, ...], Measured]:
         found = [from_record(record) for record in scan.records]
         return {(one.layer, *one.group, one.tensor): one for one in found}
@@ -99,7 +118,7 @@ def _merge_two(a: Scan, b: Scan) -> Scan:
     for key, one in second.items():
         if key not in first:
             moved = np.roll(one.replicates, shift, axis=0)
-            joined.append(Measured(**{**one.__dict__, "replicates": moved}))
+            joined.append(replace(one, replicates=moved))
     totals = {name: counted[0][name] + counted[1][name] for name in counted[0]}
     fingerprints = a.calibration.prompt_fingerprints + b.calibration.prompt_fingerprints
     records, rankings = build(
@@ -129,10 +148,18 @@ def _merge_two(a: Scan, b: Scan) -> Scan:
     )
 
 
-def merge_scans(scans: Sequence[Scan]) -> Scan:
+def merge_scans(
+    scans: Sequence[Scan], *, repeated: bool = False, names: Sequence[str] = ()
+) -> Scan:
     """The scan of all prompts of `scans`, in their order, as if they had been measured together.
 
     Model, run and command are those of the first; elapsed times add.
+
+    Arguments:
+        scans: at least one.
+        repeated: whether a prompt that several hold really stands several times in the whole, and
+            counts as often; otherwise it is taken for a mistake in cutting the prompts.
+        names: what errors call the scans, one each.
 
     Raises:
         MergeError: there is no scan, they are of different models or settings (the message names
@@ -140,7 +167,11 @@ def merge_scans(scans: Sequence[Scan]) -> Scan:
     """
     if not scans:
         raise MergeError("there is no scan to merge", "give at least one scan")
-    merged = scans[0]
-    for scan in scans[1:]:
-        merged = _merge_two(merged, scan)
-    return merged
+    for place, scan in enumerate(scans):
+        for earlier, other in enumerate(scans[:place]):
+            who = f"{names[earlier]} and {names[place]}" if names else "the scans"
+            if earlier == 0:
+                _check_settings(other, scan, who)
+            if not repeated:
+                _check_prompts(other.calibration, scan.calibration, who)
+    return reduce(_merge_two, scans)

@@ -32,6 +32,7 @@ from srdd.errors import InputError, UsageError
 KEYS = ("prompt", "messages", "text")
 """Where a record keeps its prompt, in order of preference."""
 
+TABLE_SUFFIXES = (".csv", ".tsv", ".xls", ".xlsx")
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 
 Lines: TypeAlias = Iterator[tuple[int, str]]
@@ -128,6 +129,11 @@ def read_prompts(
         return _collect("stdin", _from_either(lines, name), limit, skip)
     path, name = Path(path), str(path)
     suffix = path.suffix.lower()
+    if suffix in TABLE_SUFFIXES:
+        raise InputError(
+            f"{name} looks like a table, whose lines are no prompts",
+            "write the prompts to a .txt (one a line), a .jsonl or a .parquet file",
+        )
     try:
         with path.open("rb") as stream:
             if suffix == ".parquet":

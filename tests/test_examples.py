@@ -92,3 +92,22 @@ def test_the_demo_models_card_beats_the_bigram() -> None:
     stored = next(line for line in card.splitlines() if line.startswith("| **this model**"))
     unigram, bigram = losses
     assert float(stored.split("|")[2].strip(" *")) < bigram - 1 < unigram
+
+
+@pytest.mark.slow
+def test_grpo_generates_under_noise_and_updates_from_clean_weights() -> None:
+    """Its faster twin, on a tiny model, is in tests/rin/test_callback.py."""
+    found = run("grpo_with_rin.py", "--steps", "3")
+    assert found.returncode == 0, found.stderr
+    header, *rows = found.stdout.splitlines()
+    assert " ".join(header.split()) == (
+        "step sigma energy unchanged reward generation gradients update from"
+    )
+    cells = [row.split() for row in rows]
+    # Three stages in three steps: clean, 0.05 and 0.01.
+    assert [float(row[1]) for row in cells] == pytest.approx([0, 0.05, 0.01], rel=0.01)
+    assert [row[-3:] for row in cells] == [
+        ["clean", "clean", "clean"],
+        ["noisy", "clean", "clean"],
+        ["noisy", "clean", "clean"],
+    ]

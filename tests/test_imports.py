@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+PROTOTYPE = str(Path(__file__).parent / "data" / "prototype_scan.json")
 
 HEAVY = ("torch", "transformers", "numba", "pyarrow")
 
@@ -23,10 +26,20 @@ LIGHT = [
     "import srdd; dir(srdd)",
     "import srdd.cli.app",
     "from srdd.cli.app import run; run(['--help']); run(['scan', '--help'])",
+    "from srdd.cli.app import run; run(['eval', '--help'])",
     "from srdd.cli.app import run; assert run(['formats']) == 0",
+    "from srdd.cli.app import run; assert run(['explain', 'mxfp4:even']) == 0",
+    "from srdd.cli.app import run; assert run(['schema', 'scan']) == 0",
+    f"from srdd.cli.app import run; s = {PROTOTYPE!r}; assert run(['compare', s, s]) == 2",
+    f"import srdd.comparison as c, srdd; s = srdd.load_scan({PROTOTYPE!r}); c.compare_scans(s, s)",
+    "import srdd.report.compare_table, srdd.report.compare_markdown, srdd.report.compare_data",
     "import srdd; srdd.load_scan; srdd.merge_scans; srdd.Scan",
     "import srdd.zones, srdd.prompts, srdd.checkpoint, srdd.report.tables",
+    "import srdd.report.markdown, srdd.report.html, srdd.report.delimited, srdd.cli.report",
+    "import srdd.rin, srdd.rin.schedule; dir(srdd.rin)",
     "from srdd.cli.app import run; assert run(['scan', '/no/such/folder']) == 2",
+    "from srdd.cli.app import run; assert run(['eval', '/no/such/folder']) == 2",
+    "import srdd.schema.evaluation, srdd.report.eval_table",
 ]
 
 

@@ -258,8 +258,40 @@ def test_the_order_of_formats_does_not_matter(scanned: Scanner) -> None:
 def test_prompts_that_would_count_twice_are_refused(scanned: Scanner) -> None:
     with pytest.raises(MergeError) as caught:
         merge_scans([scanned(0, 7), scanned(5, 12)])
-    assert caught.value.message == ("the scans have 2 prompts in common, which would count twice")
+    assert caught.value.message == (
+        "the scans have 2 prompts in common, which would count twice; "
+        "they overlap: the last of one are the first of the other"
+    )
     assert "--skip" in caught.value.hint
+
+
+def test_scans_are_called_by_their_names(scanned: Scanner) -> None:
+    parts = [scanned(0, 5), scanned(5, 7), scanned(6, 12)]
+    with pytest.raises(MergeError, match=r"^b and c have 1 prompt in common"):
+        merge_scans(parts, names=["a", "b", "c"])
+    other = changed(scanned(7, 12), "settings", seed=7)
+    with pytest.raises(MergeError, match=r"^a and c differ in seed: 0 and 7"):
+        merge_scans([*parts[:2], other], names=["a", "b", "c"])
+
+
+def test_a_prompt_that_repeats_is_told_from_an_overlap(scanned: Scanner, tokenizer: Any) -> None:
+    texts = ["one", "two", "three", "two", "four"]
+    model = families.shared("llama")
+    parts = [
+        scan_model(model, tokenizer, from_strings(texts, limit=limit, skip=skip), batch_size=1)
+        for skip, limit in ((0, 3), (3, 2))
+    ]
+    with pytest.raises(MergeError) as caught:
+        merge_scans(parts)
+    assert caught.value.message.endswith("such as number 1 of one and number 0 of the other")
+    assert "--repeated" in caught.value.hint
+    whole = scan_model(model, tokenizer, from_strings(texts), batch_size=1)
+    assert_same(merge_scans(parts, repeated=True), whole)
+
+
+def test_a_part_that_is_there_twice_is_told(scanned: Scanner) -> None:
+    with pytest.raises(MergeError, match="all that the second holds"):
+        merge_scans([scanned(0, 12), scanned(5, 7)])
 
 
 def test_a_third_scan_is_checked_against_both_others(scanned: Scanner) -> None:

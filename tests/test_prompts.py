@@ -286,6 +286,13 @@ def test_an_empty_parquet_file_has_no_prompts(tmp_path: Path) -> None:
     assert refusal(path).message == f"{path} has no prompts"
 
 
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "XLSX"])
+def test_tables_are_not_taken_for_text(suffix: str, write: Write) -> None:
+    error = refusal(write(f"a.{suffix}", "prompt,answer\nWhat is 2+2?,4\n"))
+    assert "looks like a table" in error.message
+    assert ".jsonl" in error.hint
+
+
 # Limit and skip
 
 

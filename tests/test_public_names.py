@@ -19,6 +19,7 @@ NAMES = {
     "measure",
     "merge_scans",
     "scan_model",
+    "simulate",
     "suggest",
 }
 

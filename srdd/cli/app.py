@@ -11,8 +11,14 @@ import typer
 
 from srdd import __version__
 from srdd.cli import console
+from srdd.cli.compare import compare
+from srdd.cli.eval import evaluate
+from srdd.cli.explain import explain
 from srdd.cli.formats import formats
+from srdd.cli.merge import merge
+from srdd.cli.report import report
 from srdd.cli.scan import scan
+from srdd.cli.schema import schema
 from srdd.cli.suggest import suggest
 from srdd.errors import OutputError, SrddError, UsageError
 
@@ -52,7 +58,18 @@ def _root(
 
 app.command(epilog=f"Example: srdd scan demo --limit 8\n\n{EXIT_CODES}")(scan)
 app.command(epilog=f"Example: srdd suggest --strategy variable > rin.yaml\n\n{EXIT_CODES}")(suggest)
+app.command(epilog=f"Example: srdd report --as markdown > guide.md\n\n{EXIT_CODES}")(report)
+app.command(epilog=f"Example: srdd compare old.json new.json\n\n{EXIT_CODES}")(compare)
+app.command(epilog=f"Example: srdd merge part-1.json part-2.json -o whole.json\n\n{EXIT_CODES}")(
+    merge
+)
+app.command(
+    "eval",
+    epilog=f"Example: srdd eval demo --format mxfp4 --format nvfp4 --limit 8\n\n{EXIT_CODES}",
+)(evaluate)
 app.command(epilog=f"Example: srdd formats --as json\n\n{EXIT_CODES}")(formats)
+app.command(epilog=f"Example: srdd explain relative_error\n\n{EXIT_CODES}")(explain)
+app.command(epilog=f"Example: srdd schema scan > scan.schema.json\n\n{EXIT_CODES}")(schema)
 
 
 def _usage_error(error: Any) -> UsageError:

@@ -5,19 +5,18 @@ from __future__ import annotations
 import re
 import shlex
 import sys
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from srdd.cli import console
+from srdd.cli import console, options
+from srdd.cli.inputs import Display, check_max_length, parse_batch_size, read_prompts, recorded
 from srdd.errors import OutputError, UsageError, unknown_name
 
 if TYPE_CHECKING:
     from srdd.metrics import Thresholds
-    from srdd.prompts import PromptSet
     from srdd.schema.scan import Scan
 
 
@@ -60,42 +59,8 @@ def parse_thresholds(given: list[str]) -> Thresholds:
     return Thresholds(**values)
 
 
-def parse_batch_size(given: str) -> int | Literal["auto"]:
-    """`auto` or a whole number from 1.
-
-    Raises:
-        UsageError: neither.
-    """
-    if given == "auto":
-        return "auto"
-    if given.isdecimal() and int(given) >= 1:
-        return int(given)
-    raise UsageError(f"--batch-size is {given!r}", "use auto, or a whole number from 1")
-
-
-def _read_prompts(source: str | None, limit: int | None, skip: int) -> PromptSet:
-    from srdd.prompts import builtin, read_prompts
-
-    if source is None:
-        return builtin(limit=limit, skip=skip)
-    if source == "-" and sys.stdin.isatty():
-        console.say("reading prompts from standard input, a line each; Ctrl-D ends them")
-    found = read_prompts(source, limit=limit, skip=skip)
-    return replace(found, source=_recorded(found.source))
-
-
-def _recorded(text: str) -> str:
-    """`text` as a document can hold it: what is not UTF-8 in the name of a file is escaped."""
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
 def scan(
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL", help="Folder or Hub id of a causal language model, or `demo`."
-        ),
-    ],
+    model: options.Model,
     prompts: Annotated[
         str | None,
         typer.Option(
@@ -148,9 +113,7 @@ def scan(
             show_default="named after model, format and time",
         ),
     ] = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Overwrite an existing file.", show_default="off")
-    ] = False,
+    force: options.Force = False,
     by: Annotated[
         str,
         typer.Option(
@@ -163,16 +126,13 @@ def scan(
             metavar="N", help="Use only so many prompts; 8 is a quick scan.", show_default="all"
         ),
     ] = None,
-    skip: Annotated[int, typer.Option(metavar="N", help="Leave out so many prompts first.")] = 0,
+    skip: options.Skip = 0,
     max_length: Annotated[
         int | None,
         typer.Option(metavar="N", help="Cut prompts to so many tokens.", show_default="off"),
     ] = None,
-    batch_size: Annotated[str, typer.Option(metavar="N|auto", help="Prompts in a batch.")] = "auto",
-    apply_chat_template: Annotated[
-        bool,
-        typer.Option("--apply-chat-template", help="Write prompts as chats.", show_default="off"),
-    ] = False,
+    batch_size: options.BatchSize = "auto",
+    apply_chat_template: options.ChatTemplate = False,
     skip_first_token: Annotated[
         bool,
         typer.Option(
@@ -187,57 +147,17 @@ def scan(
             show_default="sqnr_db=20, deadzone=0.05, saturation=0.01, relative_error=0.1",
         ),
     ] = [],  # noqa: B006
-    dtype: Annotated[
-        str,
-        typer.Option(metavar="NAME", help="Load weights as auto, bfloat16, float16 or float32."),
-    ] = "auto",
-    device: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="cpu, cuda, cuda:1, ...",
-            show_default="cuda if there is one, else cpu",
-        ),
-    ] = None,
-    device_map: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Spread a large model, as accelerate does: auto.",
-            show_default="off",
-        ),
-    ] = None,
-    revision: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="Branch, tag or commit on the Hub.", show_default="its main branch"
-        ),
-    ] = None,
-    tokenizer: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="Folder or Hub id of the tokenizer.", show_default="the model's"
-        ),
-    ] = None,
-    trust_remote_code: Annotated[
-        bool,
-        typer.Option(
-            "--trust-remote-code", help="Run code that comes with the model.", show_default="off"
-        ),
-    ] = False,
-    allow_pickle: Annotated[
-        bool,
-        typer.Option(
-            "--allow-pickle", help="Take weights that are stored as pickles.", show_default="off"
-        ),
-    ] = False,
+    dtype: options.Dtype = "auto",
+    device: options.Device = None,
+    device_map: options.DeviceMap = None,
+    revision: options.Revision = None,
+    tokenizer: options.Tokenizer = None,
+    trust_remote_code: options.RemoteCode = False,
+    allow_pickle: options.Pickle = False,
     seed: Annotated[
         int, typer.Option(metavar="N", help="Of the bootstrap and of stochastic rounding.")
     ] = 0,
-    debug: Annotated[
-        bool,
-        typer.Option("--debug", help="Show the traceback of an error.", show_default="off"),
-    ] = False,
+    debug: options.Debug = False,
 ) -> None:
     """Measure, in one pass, what quantization does to every layer.
 
@@ -256,15 +176,14 @@ def scan(
     if by not in VIEWS:
         raise unknown_name("view", by, VIEWS)
     check_dtype(dtype)
-    if max_length is not None and max_length < 1:
-        raise UsageError(f"--max-length is {max_length}", "use --max-length 1 or more")
+    check_max_length(max_length)
     size = parse_batch_size(batch_size)
     thresholds = parse_thresholds(threshold)
     target = None if output == "-" else Path(output or default_name(model, specs, datetime.now()))
     if target is not None:
         check_target(target, force=force)
     reads = needs_prompts(sites)
-    prompt_set = _read_prompts(prompts, limit, skip) if reads else None
+    prompt_set = read_prompts(prompts, limit, skip) if reads else None
     checkpoint = find(model, revision=revision, allow_pickle=allow_pickle)
     words = find(tokenizer, weights=False) if tokenizer else checkpoint
     if reads:
@@ -286,7 +205,7 @@ def scan(
             allow_pickle=allow_pickle,
         )
 
-    display = _Display()
+    display = Display()
     try:
         result = scan_model(
             loaded.model,
@@ -304,10 +223,10 @@ def scan(
             thresholds=thresholds,
             seed=seed,
             origin=Origin(
-                name=_recorded(model),
+                name=recorded(model),
                 source=checkpoint.source,
                 revision=loaded.commit or checkpoint.revision,
-                command=_recorded(shlex.join(["srdd", *sys.argv[1:]])),
+                command=recorded(shlex.join(["srdd", *sys.argv[1:]])),
                 notes=loaded.notes,
             ),
             listener=Listener(
@@ -359,24 +278,3 @@ def _save(result: Scan, target: Path, force: bool, named: bool) -> Path:
         else:
             return target
     raise OutputError(f"{target} exists already", "name another file with -o")
-
-
-class _Display:
-    """The progress bars of a scan: its parts say one after the other how long they are."""
-
-    def __init__(self) -> None:
-        from contextlib import ExitStack
-
-        self._stack = ExitStack()
-        self._bar: console.Progress | None = None
-
-    def started(self, what: str, amount: int, unit: str) -> None:
-        self._stack.close()
-        self._bar = self._stack.enter_context(console.progress(what, amount, unit))
-
-    def advanced(self, amount: int) -> None:
-        if self._bar is not None:
-            self._bar.advance(amount)
-
-    def close(self) -> None:
-        self._stack.close()

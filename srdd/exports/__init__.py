@@ -56,7 +56,7 @@ def form_of(consumer: str, form: str | None = None) -> str:
         UsageError: no such consumer, or it does not take that form.
     """
     if consumer not in CONSUMERS:
-        raise unknown_name("consumer", consumer, CONSUMERS)
+        raise unknown_name("trainer", consumer, CONSUMERS)
     known = CONSUMERS[consumer].FORMS
     if form is None:
         return known[0]

@@ -133,7 +133,7 @@ def ranking_sentence(ranking: Ranking) -> str:
     """How stable the order of layers is, in words."""
     name = {
         "relative_error": "relative error",
-        "relative_l1": "sum|e| / sum|x|",
+        "relative_l1": "relative L1 error",
         "sqnr_db": "SQNR",
     }.get(ranking.metric, ranking.metric)
     if ranking.tau_halves is None or ranking.top_k_change is None:

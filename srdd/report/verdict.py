@@ -4,9 +4,10 @@ A threshold alone says little about 4-bit formats, because ideal Gaussian data f
 So the word also weighs how far the SQNR lies below the format's own floor:
 
     ok         no threshold is breached
-    at floor   one is, but the SQNR is within 1 dB of what Gaussian data gets: the format's limit
-    poor       1 to 3 dB below the floor
-    bad        more than 3 dB below the floor
+    at floor   one is breached, but the SQNR is within 1 dB of what Gaussian data gets: the format's
+               own limit
+    poor       one is breached, and the SQNR is 1 to 3 dB below that floor
+    bad        one is breached, and the SQNR is more than 3 dB below that floor
     flagged    a threshold is breached, and no SQNR is there to compare
     broken     it produced NaN or infinite values, which are left out of its figures
 """

@@ -42,12 +42,27 @@ class Draft:
 
 
 def uniform(figures: Figures, sigmas: Sigmas) -> list[Draft]:
-    """The same noise in every layer: what every other strategy has to beat."""
+    """The same noise in every layer: what every other strategy has to beat.
+
+    Formula: multiplier = 1 in every layer
+    Reading: it needs no ranking of layers, and so does not depend on how sure one is. `suggest`
+        recommends it where the layers hardly differ or their order is not stable.
+    Pitfalls: it is a baseline for choosing layers, and no evidence that noise helps: hold it
+        against a run without noise.
+    Source: QeRL's adaptive quantization noise, which every trainer here can take
+    """
     return [Draft("all", sigmas, tuple((figure.layer, 1.0) for figure in figures.layers))]
 
 
 def targeted(figures: Figures, sigmas: Sigmas, top_k: int) -> list[Draft]:
     """The same noise in the worst `top_k` layers and none elsewhere, in order of rank.
+
+    Formula: multiplier = 1 in the `top_k` layers that are worst by the metric, 0 in the others
+    Reading: look at how often the set of the worst layers changes when other prompts are drawn;
+        where it does in half of the draws, the choice is chance.
+    Pitfalls: it puts less noise energy into the model than uniform noise at the same sigma, so hold
+        it against its controls, or use --equal-energy. Layers at the edge of the set differ little.
+    Source: the method's guide, with its ten layers
 
     Raises:
         UsageError: there are not so many layers, or none is worse than another.
@@ -71,6 +86,15 @@ def variable(
     clip: tuple[float, float] | None = None,
 ) -> list[Draft]:
     """Noise in every layer, more of it where the layer is worse: multiplier = badness / mean.
+
+    Formula: multiplier = badness / mean of badness over layers, where badness is the error itself,
+        or 10^(-dB / 20) of decibels
+    Reading: the multipliers average 1, so that sigma keeps its meaning. Where the layers' figures
+        differ by 10 %, so do the multipliers: less than a fraction of one stage of the schedule.
+    Pitfalls: that a layer with more error should get more noise is an assumption, which only a run
+        against `inverse` and `shuffled` can test. Several published runs of this kind had trainers
+        that did not pass the multipliers on.
+    Source: the method's guide, to within 0.007 of its table
 
     The multipliers average 1. Then comes, in this order, what is asked for: `inverse` mirrors them
     about 1, which keeps the average; `clip` moves those outside of an interval to its ends; `cap`
@@ -110,6 +134,14 @@ def zone(
     tiers: Mapping[str, Sigmas | None] | None = None,
 ) -> list[Draft]:
     """A schedule for each tier of zones: the worst zones get the most noise.
+
+    Formula: zones in tiers by natural breaks of their mean badness; each tier has a sigma of its
+        own at the start and the end
+    Reading: `depth` zones are ranges of layers, whatever their figures; `breaks` follows the
+        figures alone. Zones whose figures are close form one tier.
+    Pitfalls: tiers of different schedules are several configurations for trainers that know one
+        schedule. Natural breaks find tiers in noise, too.
+    Source: the method's guide; natural breaks: Fisher 1958, Jenks 1967
 
     `depth` cuts the model into the five zones of `srdd.zones.by_depth`, ranges such as
     `0-3,4-9,10-27` into those given; zones whose mean badness is close (natural breaks) form a
@@ -207,6 +239,11 @@ def mirrored(multipliers: Sequence[float]) -> list[float]:
 def inverse(drafts: Sequence[Draft], layers: int) -> list[Draft]:
     """The control that gives the most noise to the layers that had the least.
 
+    Formula: multiplier = 2 - multiplier, drawn towards 1 where it would be negative
+    Reading: if it does as well as its strategy, which layers get the noise does not matter.
+    Pitfalls: it has the noise energy of its strategy, which need not be that of uniform noise.
+    Source: srdd's own, a control in the sense of an experiment
+
     Of a single schedule the multipliers are mirrored; several schedules are handed to the tiers in
     reverse order.
     """
@@ -220,6 +257,12 @@ def inverse(drafts: Sequence[Draft], layers: int) -> list[Draft]:
 
 def shuffled(drafts: Sequence[Draft], layers: int, seed: int) -> list[Draft]:
     """The control that deals the same schedules and multipliers to random layers.
+
+    Formula: a random permutation of the multipliers over the layers, by --seed
+    Reading: if it does as well as its strategy, the ranking of the layers has shown nothing.
+    Pitfalls: one shuffle is one draw, and may put much noise where the strategy did; run several
+        seeds.
+    Source: srdd's own, a control in the sense of an experiment
 
     Arguments:
         drafts: what to deal out.

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from srdd.errors import UsageError, unknown_name
+from srdd.formats import check_seed
 from srdd.schema.rin import RinConfig, why_unusable
 from srdd.schema.scan import Scan
 from srdd.strategies import assembly, doubts, drafts
@@ -91,6 +92,7 @@ def suggest(
     }
     _check_owner(strategy, options)
     sigmas = checked_sigmas(sigma_start, sigma_end, num_stages)
+    check_seed(seed)
     figures = figures_of(scan, site=site, format=format, metric=metric)
     exclusions = list(dict.fromkeys((*ALWAYS_EXCLUDED, *exclude)))
     targets = targets_of(scan, layer_type, exclusions)

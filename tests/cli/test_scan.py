@@ -21,7 +21,8 @@ import typer
 
 from srdd import load_scan
 from srdd.cli import app
-from srdd.cli.scan import default_name, parse_batch_size, parse_thresholds
+from srdd.cli.inputs import parse_batch_size
+from srdd.cli.scan import default_name, parse_thresholds
 from srdd.errors import UsageError
 from srdd.metrics import Thresholds
 
@@ -561,7 +562,9 @@ def test_an_unknown_command_is_told(srdd: Command) -> None:
     assert re.fullmatch(r"choose from: scan, suggest(, \w+)*; see srdd --help", hint)
 
 
-COMMANDS = [info.callback.__name__ for info in app.app.registered_commands if info.callback]
+COMMANDS = [
+    info.name or info.callback.__name__ for info in app.app.registered_commands if info.callback
+]
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -573,7 +576,8 @@ def test_the_help_of_a_command_names_every_default_an_example_and_the_exit_codes
     assert told.err == ""
     listed = told.out[told.out.index("Options:") : told.out.index("Example:")]
     options = [" ".join(option.split()) for option in re.split(r"\n  (?=-)", listed)[1:]]
-    assert [option for option in options if "[default: " not in option] == [
+    told_of = ("[default: ", "[required]")
+    assert [option for option in options if not any(word in option for word in told_of)] == [
         "-h, --help Show this message and exit."
     ]
     text = " ".join(told.out.split())
@@ -584,6 +588,14 @@ def test_the_help_of_a_command_names_every_default_an_example_and_the_exit_codes
 def test_the_examples_of_the_help_run(
     srdd: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for name, part in {
+        "old": ["--limit", "2"],
+        "new": ["--limit", "2"],
+        "part-1": ["--limit", "1"],
+        "part-2": ["--skip", "1", "--limit", "1"],
+    }.items():
+        made = srdd("scan", "demo", "--site", "output", *part, "-o", f"{name}.json")
+        assert made.code == 0, made.err
     for info in app.app.registered_commands:
         assert info.epilog is not None
         example = info.epilog.splitlines()[0].removeprefix("Example: srdd ")

@@ -289,7 +289,7 @@ def test_two_layers_whose_names_end_alike_are_told_apart() -> None:
         (suggest(NAMED, "zone"), "guide", "overrides", "overrides holds only", "--as yaml"),
         (suggest(NAMED, "uniform"), "surogate", "overrides", "surogate takes no over", "yaml"),
         (suggest(NAMED, "uniform"), "srdd", "yaml", "srdd takes no yaml", "json"),
-        (suggest(NAMED, "uniform"), "verl", None, "unknown consumer 'verl'", "verl-rin"),
+        (suggest(NAMED, "uniform"), "verl", None, "unknown trainer 'verl'", "verl-rin"),
         (suggest(NAMED, "uniform"), "guide", "toml", "unknown form 'toml'", "yaml"),
         (
             suggest(made(rising(3), prefix="model.stack"), "uniform"),

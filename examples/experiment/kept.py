@@ -1,0 +1,97 @@
+"""The folder of an experiment: every finished run in a file of its own, whole or not at all.
+
+So the same command goes on where it was stopped, whenever that was. What has to agree between runs
+stands in `experiment.json` beside them and as a key in every file; runs of anything else are
+refused, never mixed in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from experiment.plan import Run, key_of
+from srdd.errors import InputError
+from srdd.schema.document import write_whole
+from srdd.schema.rin import RinConfig
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    write_whole(path, (json.dumps(content, indent=1) + "\n").encode(), force=True)
+
+
+def mark_of(config: RinConfig | None) -> str | None:
+    """A short fingerprint of which weights get how much noise, when; None for no noise."""
+    if config is None:
+        return None
+    tiers = [tier.model_dump(mode="json") for tier in config.tiers]
+    return hashlib.sha256(json.dumps(tiers, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Folder:
+    """An experiment's folder; `open_folder` makes one.
+
+    Attributes:
+        path: of the folder.
+        key: of what has to agree.
+    """
+
+    path: Path
+    key: str
+
+    def file_of(self, run: Run) -> Path:
+        return self.path / "runs" / f"{run.name}.json"
+
+    def keep(self, run: Run, config: RinConfig | None, result: dict[str, Any]) -> None:
+        about = {"key": self.key, "run": run.name, "config": mark_of(config)}
+        write_json(self.file_of(run), {**about, **result})
+
+    def read(self, run: Run, config: RinConfig | None) -> dict[str, Any] | None:
+        """A run that is finished with this noise, None where it is not.
+
+        Raises:
+            InputError: the file is another run's or another experiment's, or no run at all.
+        """
+        path = self.file_of(run)
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            raise InputError(f"{path} is not JSON", "delete it, and it is run anew") from None
+        if not isinstance(found, dict) or found.get("key") != self.key:
+            raise InputError(f"{path} is of another experiment", "delete it, and it is run anew")
+        if (found.get("run"), found.get("config")) != (run.name, mark_of(config)):
+            raise InputError(
+                f"{path} holds another run, or one with other noise",
+                "delete it, and it is run anew",
+            )
+        return found
+
+
+def open_folder(path: Path, facts: dict[str, Any]) -> Folder:
+    """The folder of the experiment with these facts, made where there is none.
+
+    Raises:
+        InputError: it holds another experiment.
+    """
+    described = path / "experiment.json"
+    (path / "runs").mkdir(parents=True, exist_ok=True)
+    if described.exists():
+        try:
+            found = json.loads(described.read_text(encoding="utf-8"))
+        except ValueError:
+            found = {}
+        if found != json.loads(json.dumps(facts)):
+            differing = [name for name in facts if found.get(name) != facts[name]]
+            raise InputError(
+                f"{path} holds an experiment with other {' and '.join(differing) or 'facts'}",
+                "name another folder with --out, or delete that one",
+            )
+    else:
+        write_json(described, facts)
+    return Folder(path, key_of(facts))

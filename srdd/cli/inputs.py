@@ -1,0 +1,73 @@
+"""What the commands that run a model read before it: prompts, sizes, names; and their progress."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
+
+from srdd.cli import console
+from srdd.errors import UsageError
+
+if TYPE_CHECKING:
+    from srdd.prompts import PromptSet
+
+
+def parse_batch_size(given: str) -> int | Literal["auto"]:
+    """`auto` or a whole number from 1.
+
+    Raises:
+        UsageError: neither.
+    """
+    if given == "auto":
+        return "auto"
+    if given.isdecimal() and int(given) >= 1:
+        return int(given)
+    raise UsageError(f"--batch-size is {given!r}", "use auto, or a whole number from 1")
+
+
+def check_max_length(length: int | None, least: int = 1) -> None:
+    """Make sure that prompts are not cut to nothing.
+
+    Raises:
+        UsageError: they are.
+    """
+    if length is not None and length < least:
+        raise UsageError(f"--max-length is {length}", f"use --max-length {least} or more")
+
+
+def read_prompts(source: str | None, limit: int | None, skip: int) -> PromptSet:
+    """The prompts in a file, from standard input for `-`, or the built-in ones for None."""
+    from srdd import prompts
+
+    if source is None:
+        return prompts.builtin(limit=limit, skip=skip)
+    if source == "-" and sys.stdin.isatty():
+        console.say("reading prompts from standard input, a line each; Ctrl-D ends them")
+    found = prompts.read_prompts(source, limit=limit, skip=skip)
+    return replace(found, source=recorded(found.source))
+
+
+def recorded(text: str) -> str:
+    """`text` as a document can hold it: what is not UTF-8 in the name of a file is escaped."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+class Display:
+    """Progress bars: the parts of the work say one after the other how long they are."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._bar: console.Progress | None = None
+
+    def started(self, what: str, amount: int, unit: str) -> None:
+        self._stack.close()
+        self._bar = self._stack.enter_context(console.progress(what, amount, unit))
+
+    def advanced(self, amount: int) -> None:
+        if self._bar is not None:
+            self._bar.advance(amount)
+
+    def close(self) -> None:
+        self._stack.close()

@@ -1,0 +1,98 @@
+"""`srdd merge`: scans of the parts of a prompt set become the scan of the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from srdd.cli import console
+from srdd.errors import UsageError, counted
+from srdd.report.text import safe
+
+
+def merge(
+    parts: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PART",
+            help="Scans of one model with the same settings, in the order of their prompts.",
+        ),
+    ],
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Where the whole goes; - for standard output.  [required]",
+        ),
+    ] = None,
+    repeated: Annotated[
+        bool,
+        typer.Option(
+            "--repeated",
+            help="A prompt that several parts hold stands several times in the whole, and counts "
+            "as often.",
+            show_default="off",
+        ),
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Overwrite an existing file.", show_default="off")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error.", show_default="off")
+    ] = False,
+) -> None:
+    """Merge scans of the parts of a prompt set into exactly the scan of the whole.
+
+    Parts are made with `srdd scan --skip N --limit N`, on several machines or one after the other.
+    Needs no model.
+    """
+    from srdd.schema.document import check_target, write_whole
+
+    if output is None:
+        raise UsageError("nothing says where the merged scan goes", "add -o FILE, or -o -")
+    _check_parts(parts)
+    if output != "-":
+        check_target(Path(output), force=force)
+    from srdd.cli.suggest import load
+    from srdd.merge import merge_scans
+
+    scans = [load(part) for part in parts]
+    names = ["standard input" if part == "-" else safe(part) for part in parts]
+    whole = merge_scans(scans, repeated=repeated, names=names)
+    if output == "-":
+        console.write_result(whole.to_json())
+    else:
+        write_whole(Path(output), whole.to_json(), force=force)
+    text = whole.calibration
+    console.say(
+        f"merged {counted(len(scans), 'part')}: {counted(text.prompts or 0, 'prompt')}, "
+        f"{counted(text.tokens or 0, 'token')}"
+        + ("" if output == "-" else f"; wrote {safe(output)}")
+    )
+    for warning in whole.warnings:
+        console.warn(warning)
+
+
+def _check_parts(parts: Sequence[str]) -> None:
+    """Catch slips of the pen before any file is read.
+
+    Raises:
+        UsageError: there is only one part, or one is named twice.
+    """
+    if len(parts) == 1:
+        raise UsageError("there is only one part to merge", "name two scans or more")
+    known: dict[object, str] = {}
+    for part in parts:
+        path = Path(part)
+        there = part != "-" and path.exists()
+        key = (path.stat().st_dev, path.stat().st_ino) if there else part
+        if key in known:
+            twice = known[key] == part
+            what = f"{part} is named twice" if twice else f"{known[key]} and {part} are one file"
+            raise UsageError(what, "name every part once")
+        known[key] = part

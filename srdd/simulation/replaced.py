@@ -1,0 +1,189 @@
+"""Modules that run with quantized operands while their forward is replaced.
+
+While such a module runs, its parameters are quantized ones, so that its own code multiplies with
+them, whatever else it does: a bias, a router's softmax. What goes into a linear is its first
+argument. Experts that are stacked in one parameter take several products; a mode of torch sees them
+and quantizes the operand that is not a slice of the parameter. This needs them to run as
+transformers' `eager` implementation does, which multiplies with slices and not with copies.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from srdd.errors import UsageError
+from srdd.experts import one_by_one
+from srdd.formats import FormatSpec
+from srdd.simulation.operand import Operand, quantized_input
+
+_replaced: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+
+PRODUCTS = {"linear", "matmul", "__matmul__", "mm", "bmm"}
+"""Functions of torch that multiply the first argument with the second, by name."""
+
+
+def is_replaced(module: nn.Module) -> bool:
+    """Whether the module is being simulated just now."""
+    return module in _replaced
+
+
+class State:
+    """What all modules of a simulation have to know."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.paused = False
+        self.ended = False
+        self._model = weakref.ref(model)
+
+    def check(self) -> None:
+        """Refuse a backward pass that computes activations again without the simulation.
+
+        Raises:
+            UsageError: the simulation has ended, and the model checkpoints its activations.
+        """
+        model = self._model() if self.ended else None
+        if model is None:
+            return
+        if any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
+            raise UsageError(
+                "the simulation has ended, and with gradient checkpointing the backward pass "
+                "would compute the activations again without it",
+                "call backward() inside the `with srdd.simulate(...)`",
+            )
+
+
+class Replaced:
+    """A module whose forward is replaced, with the operands that take its parameters' place."""
+
+    def __init__(self, module: nn.Module, activations: FormatSpec | None, state: State) -> None:
+        self.called = False
+        self._names: dict[str, str] = {}
+        self._operands: dict[str, Operand] = {}
+        self._module = module
+        self._activations = activations
+        self._state = state
+        self._owned = "forward" in module.__dict__  # another tool has replaced it, too
+        self._forward: Callable[..., Any] = module.forward
+
+    @property
+    def names(self) -> Iterable[str]:
+        """Of its linears."""
+        return self._names.values()
+
+    @property
+    def unseen(self) -> Iterable[str]:
+        """The names of those whose input was not recognised in any call."""
+        return ()
+
+    def add(self, name: str, key: str, operand: Operand) -> None:
+        """Let an operand stand in for the parameter of this key."""
+        self._names[key] = name
+        self._operands[key] = operand
+
+    def forget(self) -> None:
+        for operand in self._operands.values():
+            operand.forget()
+
+    def attach(self) -> None:
+        def forward(*given: Any, **named: Any) -> Any:
+            if self._state.paused:
+                return self._forward(*given, **named)
+            return self._call(given, named)
+
+        self._module.forward = forward
+        _replaced.add(self._module)
+
+    def detach(self) -> None:
+        if self._owned:
+            self._module.forward = self._forward
+        else:
+            del self._module.forward
+        _replaced.discard(self._module)
+        self.forget()
+
+    def _call(self, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        self.called = True
+        parameters: dict[str, Any] = self._module._parameters
+        before = {key: parameters[key] for key in self._operands}
+        try:
+            for key, operand in self._operands.items():
+                parameters[key] = operand.quantized(before[key], self._state.check)
+            return self._run(given, named)
+        finally:
+            parameters.update(before)
+
+    def _run(self, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        raise NotImplementedError
+
+    def _input(self, x: Any) -> Any:
+        if self._activations is None or not isinstance(x, Tensor) or not x.is_floating_point():
+            return x
+        return quantized_input(x, self._activations, self._state.check)
+
+
+class Linear(Replaced):
+    """A linear: its input is its first argument."""
+
+    def _run(self, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        if given:
+            return self._forward(self._input(given[0]), *given[1:], **named)
+        first = next(iter(named))
+        return self._forward(**{**named, first: self._input(named[first])})
+
+
+class StackedExperts(Replaced):
+    """Experts in one parameter: an input is what is multiplied with a slice of it."""
+
+    def __init__(self, module: nn.Module, activations: FormatSpec | None, state: State) -> None:
+        super().__init__(module, activations, state)
+        self._seen: set[str] = set()
+
+    @property
+    def unseen(self) -> Iterable[str]:
+        return [name for key, name in self._names.items() if key not in self._seen]
+
+    def _run(self, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        with one_by_one([self._module]):
+            if self._activations is None:
+                return self._forward(*given, **named)
+            with _Products(self):
+                return self._forward(*given, **named)
+
+    def operand(self, x: Tensor, weight: Tensor) -> Tensor:
+        """What takes the place of `x` in a product with `weight`."""
+        if not weight.is_meta:
+            memory = weight.untyped_storage().data_ptr()
+            for key in self._operands:
+                parameter: Any = self._module._parameters[key]
+                if parameter.untyped_storage().data_ptr() == memory:
+                    self._seen.add(key)
+                    quantized: Tensor = self._input(x)
+                    return quantized
+        return x
+
+
+class _Products(TorchFunctionMode):
+    """While it is entered, products with the experts' weights take a quantized first operand."""
+
+    def __init__(self, experts: StackedExperts) -> None:
+        super().__init__()
+        self._experts = experts
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        multiplies = getattr(func, "__name__", "") in PRODUCTS and len(args) > 1
+        if multiplies and all(isinstance(each, Tensor) for each in args[:2]):
+            with torch._C.DisableTorchFunction():
+                args = (self._experts.operand(args[0], args[1]), *args[1:])
+        return func(*args, **(kwargs or {}))

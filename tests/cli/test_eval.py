@@ -1,0 +1,261 @@
+"""`srdd eval` inside one process and in a pipe: table, document, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import families
+import pytest
+
+from srdd import load_scan, suggest
+from srdd.cli import app
+from srdd.cli.eval import operands
+from srdd.errors import UsageError
+from srdd.exports import export
+from srdd.schema.evaluation import load_evaluation
+
+TEXT = "What is 12 times 12?\nOnce upon a time.\ndef add(a, b):\nHello there\n"
+
+
+class Told(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+class Command:
+    """Runs the command in the folder of the test."""
+
+    def __init__(self, capfd: pytest.CaptureFixture[str]) -> None:
+        self._capfd = capfd
+
+    def __call__(self, *arguments: object) -> Told:
+        self._capfd.readouterr()
+        code = app.run([str(argument) for argument in arguments])
+        return Told(code, *self._capfd.readouterr())
+
+    def fails(self, *arguments: object) -> tuple[str, str]:
+        """Message and hint of a command that has to fail the way input errors do."""
+        told = self(*arguments)
+        assert told.code == 2, told
+        assert told.out == ""
+        found = re.search(r"^error: (.*)\nhint: (.*)\n\Z", told.err, re.MULTILINE)
+        assert found, told.err
+        return found[1], found[2]
+
+
+@pytest.fixture
+def srdd(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Command:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    monkeypatch.setenv("COLUMNS", "80")
+    return Command(capfd)
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    file = tmp_path / "prompts.txt"
+    file.write_text(TEXT)
+    return file
+
+
+@pytest.fixture
+def rin(folder: Path, tmp_path: Path, srdd: Command) -> Path:
+    """A noise configuration for the model in `folder`."""
+    told = srdd("scan", folder, "--limit", 2, "-o", "scan.json")
+    assert told.code == 0, told.err
+    config = suggest(load_scan("scan.json"), strategy="uniform")
+    file = tmp_path / "rin.json"
+    file.write_text(export(config, "srdd"))
+    return file
+
+
+def test_a_table_with_the_model_as_it_is_first(srdd: Command, folder: Path, text: Path) -> None:
+    told = srdd("eval", folder, "--prompts", text)
+    assert told.code == 0, told.err
+    lines = told.out.splitlines()
+    assert "4 prompts, 58 predicted tokens" in told.out
+    start = next(n for n, line in enumerate(lines) if line.startswith("weights"))
+    assert lines[start].split() == [
+        "weights",
+        "activations",
+        "loss",
+        "perplexity",
+        "more",
+        "loss",
+        "KL",
+    ]
+    assert lines[start + 1].split()[:2] == ["float32", "float32"]
+    assert lines[start + 2].split()[:2] == ["mxfp4:floor", "mxfp4:floor"]
+    assert max(map(len, lines)) <= 80
+    assert "evaluating 4 prompts in 1 way" in told.err
+    assert not list(Path().iterdir())
+
+
+def test_several_formats_side_by_side(srdd: Command, folder: Path, text: Path) -> None:
+    told = srdd(
+        *("eval", folder, "--prompts", text, "--format", "mxfp4:even", "--format", "nvfp4"),
+        *("--weights", "int4_g32", "-o", "out.json"),
+    )
+    assert told.code == 0, told.err
+    found = load_evaluation("out.json")
+    assert [(result.weights, result.activations) for result in found.results] == [
+        (None, None),
+        ("mxfp4:even", "mxfp4:even"),
+        ("nvfp4:token", "nvfp4:token"),
+        ("int4_g32:absmax", None),
+    ]
+    assert all(result.kl > 0 for result in found.results[1:])
+    assert found.text.predicted == [19, 16, 13, 10]
+    for result in found.results:
+        assert f"{result.perplexity:.0f} ±" in told.out
+
+
+def test_the_document_alone_goes_to_standard_output(
+    srdd: Command, folder: Path, text: Path
+) -> None:
+    told = srdd("eval", folder, "--prompts", text, "--limit", 2, "--seed", 4, "-o", "-")
+    found: dict[str, Any] = json.loads(told.out)
+    assert (found["kind"], found["settings"]["seed"]) == ("srdd.evaluation", 4)
+    assert found["text"]["indices"] == [0, 1]
+    assert found["run"]["command"].startswith("srdd")
+
+
+def test_a_file_is_kept_unless_forced(srdd: Command, folder: Path, text: Path) -> None:
+    Path("out.json").write_text("mine")
+    message, hint = srdd.fails("eval", folder, "--prompts", text, "-o", "out.json")
+    assert ("exists already" in message, "--force" in hint) == (True, True)
+    assert Path("out.json").read_text() == "mine"
+    assert srdd("eval", folder, "--prompts", text, "-o", "out.json", "--force").code == 0
+    assert load_evaluation("out.json").results
+
+
+def test_a_text_is_read_as_one(srdd: Command, folder: Path, text: Path) -> None:
+    told = srdd("eval", folder, "--text", text, "--max-length", 16, "--limit", 3, "-o", "out.json")
+    assert told.code == 0, told.err
+    found = load_evaluation("out.json")
+    assert (found.text.form, found.text.predicted) == ("text", [15, 15, 15])
+    assert (found.text.source, found.text.max_length) == (str(text), 16)
+    assert "3 pieces, 45 predicted tokens" in told.out
+
+
+def test_patterns_select_what_is_simulated(srdd: Command, folder: Path, text: Path) -> None:
+    told = srdd("eval", folder, "--prompts", text, "--include", "mlp", "-o", "out.json")
+    assert told.code == 0, told.err
+    found = load_evaluation("out.json")
+    assert found.results[1].simulated == 9
+    assert found.settings.include == ["mlp"]
+
+
+def test_noise_doubles_the_rows(srdd: Command, folder: Path, text: Path, rin: Path) -> None:
+    told = srdd(
+        *("eval", folder, "--prompts", text, "--rin", rin, "--step", 40, "--total-steps", 100),
+        *("-o", "out.json", "--seed", 3),
+    )
+    assert told.code == 0, told.err
+    found = load_evaluation("out.json")
+    assert [result.noise for result in found.results] == [False, True, False, True]
+    assert found.settings.noise.config == str(rin)
+    assert (found.settings.noise.step, found.settings.noise.seed) == (40, 3)
+    assert "noise: uniform at step 40 of 100, seed 3" in " ".join(told.out.split())
+    assert found.results[1].kl > 0
+
+
+def test_a_configuration_of_another_model_is_refused(
+    srdd: Command, text: Path, rin: Path, tokenizer: Any, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    families.new("llama", num_hidden_layers=2).save_pretrained(other)
+    tokenizer.save_pretrained(other)
+    message, _ = srdd.fails(
+        *("eval", other, "--prompts", text, "--rin", rin, "--step", 40, "--total-steps", 100)
+    )
+    assert "layers" in message or "model" in message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "hint"),
+    [
+        (("--format", "mxfp3"), "unknown format 'mxfp3'", "mxfp4"),
+        (("--weights", "mxfp4:odd"), "unknown scale rule", "floor"),
+        (("--activations", "fp4"), "unknown format 'fp4'", "mxfp4"),
+        (("--rin", "rin.json"), "--rin needs --step and --total-steps", "--step 30"),
+        (("--step", 3), "--step needs --rin and --total-steps", "--rin rin.json"),
+        (("--total-steps", 3), "--total-steps needs --rin and --step", "--rin rin.json"),
+        (
+            ("--rin", "rin.json", "--step", 9, "--total-steps", 9),
+            "--step 9 is outside a run of 9 steps",
+            "0 to 8",
+        ),
+        (
+            ("--rin", "rin.json", "--step", 0, "--total-steps", 0),
+            "--total-steps is 0",
+            "number of training steps",
+        ),
+        (("--rin", "none.json", "--step", 1, "--total-steps", 9), "no file none.json", "name"),
+        (("--text", "none.txt"), "cannot read none.txt", "text file"),
+        (("--text", "a.txt", "--skip", 1), "--text goes without", "leave one out"),
+        (("--prompts", "-", "--text", "-"), "--text goes without", "leave one out"),
+        (("--rin", "-", "--step", 1, "--total-steps", 9, "--text", "-"), "standard input", "file"),
+        (("--max-length", 1), "--max-length is 1", "2 or more"),
+        (("--batch-size", "0"), "--batch-size is '0'", "auto"),
+        (("--dtype", "fp4"), "unknown dtype", "bfloat16"),
+        (("--seed", -1), "seed -1", "0 to"),
+        (("--include", "nothing"), "fits no linear", "names look like"),
+        (("--exclude", "*"), "leave no linear", "drop"),
+        (("--format", "mxfp4+hadamard64"), "cannot be rotated in groups of 64", "divides 96"),
+    ],
+)
+def test_bad_input_is_refused(
+    srdd: Command, folder: Path, arguments: tuple[object, ...], message: str, hint: str
+) -> None:
+    told, next_step = srdd.fails("eval", folder, *arguments)
+    assert message in told
+    assert hint in next_step
+
+
+def test_a_text_with_nothing_to_predict_is_refused(
+    srdd: Command, folder: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "short.txt"
+    for content, message in (
+        ("a", "no prompt has a token to predict"),
+        (" \n", "is blank"),
+        (b"\xff\xfe\x00", "is not UTF-8 text"),
+    ):
+        file.write_bytes(content if isinstance(content, bytes) else content.encode())
+        assert message in srdd.fails("eval", folder, "--text", file)[0]
+
+
+def test_formats_of_the_operands() -> None:
+    assert operands([], None, None) == [("mxfp4:floor", "mxfp4:floor")]
+    assert operands(["nvfp4", "mxfp4:even"], None, None) == [
+        ("nvfp4:token", "nvfp4:token"),
+        ("mxfp4:even", "mxfp4:even"),
+    ]
+    assert operands([], "mxfp4", None) == [("mxfp4:floor", None)]
+    assert operands(["mxfp4"], None, "nvfp4") == [
+        ("mxfp4:floor", "mxfp4:floor"),
+        (None, "nvfp4:token"),
+    ]
+    with pytest.raises(UsageError):
+        operands(["mxfp4"], "mxfp5", None)
+
+
+def test_a_pipe_gets_plain_lines_and_its_end_no_traceback(folder: Path, text: Path) -> None:
+    command = [sys.executable, "-m", "srdd", "eval", str(folder), "--prompts", str(text)]
+    run = subprocess.run(
+        f"{' '.join(command)} | head -1", shell=True, capture_output=True, text=True, timeout=120
+    )
+    assert run.stdout.startswith(str(folder)[:40])
+    assert "Traceback" not in run.stderr
+    assert "\x1b" not in run.stdout + run.stderr

@@ -1,0 +1,178 @@
+"""Gates: how they are read, and where a comparison breaches them."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from made_pairs import scan_of
+from made_scans import prototype
+
+from srdd.comparison import Gate, GateError, compare_scans, judge, parse_gate
+from srdd.errors import InputError
+from srdd.prototype import read_prototype
+
+
+def parts(gate: Gate) -> tuple[object, ...]:
+    return gate.scope, gate.which, gate.metric, gate.sign, gate.limit
+
+
+class TestGrammar:
+    @pytest.mark.parametrize(
+        ("text", "wanted"),
+        [
+            ("sqnr_db < -0.5", ("layer", "difference", "sqnr_db", "<", -0.5)),
+            ("sqnr_db<-.5dB", ("layer", "difference", "sqnr_db", "<", -0.5)),
+            ("sqnr_db < −0.5 dB", ("layer", "difference", "sqnr_db", "<", -0.5)),
+            ("layer sqnr_db <= -1e-1", ("layer", "difference", "sqnr_db", "<=", -0.1)),
+            ("overall deadzone > 2%", ("overall", "difference", "deadzone", ">", 0.02)),
+            ("relative_l1 >= 0.02", ("layer", "difference", "relative_l1", ">=", 0.02)),
+            ("new.sqnr_db < 15", ("layer", "new", "sqnr_db", "<", 15.0)),
+            (
+                "  overall  new . relative_error > 40 % ",
+                ("overall", "new", "relative_error", ">", 0.4),
+            ),
+            ("difference.saturation > 0", ("layer", "difference", "saturation", ">", 0.0)),
+        ],
+    )
+    def test_these_are_gates(self, text: str, wanted: tuple[object, ...]) -> None:
+        assert parts(parse_gate(text)) == pytest.approx(wanted)
+
+    @pytest.mark.parametrize(
+        ("text", "mark", "message"),
+        [
+            ("", "^", "expected the name of a metric, but it ends"),
+            ("sqnr_db", "       ^", "expected one of <, <=, > and >=, but it ends"),
+            ("sqnr_db <", "         ^", "expected a number, but it ends"),
+            ("sqnr_db << 1", "        ^", "expected one of <, <=, > and >=, but found '<<'"),
+            ("sqnr_db == 1", "        ^", "found '=='"),
+            ("sqnr < 1", "^", "unknown metric 'sqnr'"),
+            ("overall sqnr < 1", "        ^", "unknown metric 'sqnr'"),
+            ("new.sqnr < 1", "    ^", "unknown metric 'sqnr'"),
+            ("old.sqnr_db < 1", "^", "expected 'new.' or 'difference.', but found 'old'"),
+            ("sqnr_db < 5 %", "            ^", "expected dB, or nothing, but found '%'"),
+            ("deadzone > 5 dB", "             ^", "expected %, or nothing for a fraction"),
+            ("sqnr_db < five", "          ^", "expected a number, but found 'five'"),
+            ("sqnr_db < 1e999", "          ^", "expected a smaller number"),
+            ("sqnr_db < nan", "          ^", "expected a number"),
+            ("sqnr_db < 1 or deadzone > 2", "            ^", "repeat --fail-on for several"),
+            ("sqnr_db < 1, 2", "           ^", "expected the end of the gate"),
+            ("5 < sqnr_db", "^", "expected the name of a metric, but found '5'"),
+        ],
+    )
+    def test_these_are_not_and_the_place_is_pointed_at(
+        self, text: str, mark: str, message: str
+    ) -> None:
+        with pytest.raises(GateError) as caught:
+            parse_gate(text)
+        assert message in caught.value.message
+        assert caught.value.place == mark.index("^")
+        assert f"at character {mark.index('^') + 1} of the gate {text!r}" in caught.value.message
+
+    def test_a_wrong_metric_lists_the_closest_first(self) -> None:
+        with pytest.raises(GateError) as caught:
+            parse_gate("rel_error > 1%")
+        assert caught.value.hint.startswith("choose from: relative_error")
+
+    @pytest.mark.parametrize(
+        ("text", "told"),
+        [
+            ("sqnr_db < -0.5", None),
+            ("sqnr_db < 0", None),
+            ("relative_error > 2%", None),
+            ("new.sqnr_db < 15", None),
+            ("new.deadzone > 10%", None),
+            ("sqnr_db > 0.5", "is breached where NEW is good: of sqnr_db, higher is better"),
+            ("deadzone < -1%", "is breached where NEW is good: of deadzone, lower is better"),
+            ("new.sqnr_db > 15", "is breached where NEW is good"),
+            ("sqnr_db < 0.5", "is breached where NEW is somewhat better, too"),
+            ("relative_l1 > -1%", "is breached where NEW is somewhat better, too"),
+        ],
+    )
+    def test_a_gate_in_the_wrong_direction_is_told(self, text: str, told: str | None) -> None:
+        doubt = parse_gate(text).doubt
+        assert doubt is None if told is None else told in (doubt or "")
+
+
+class TestJudging:
+    """Layer 0 loses 3 dB, layer 1 nothing, layer 2 1.4 dB that come from one prompt in thirty."""
+
+    old = scan_of([[1.0] * 30, [1.0] * 30, [1.0] * 30])
+    new = scan_of([[2.0] * 30, [1.0] * 30, [0.9] * 29 + [15.0]], weights="b" * 64)
+    found = compare_scans(old, new)
+
+    def layers(self, text: str, **options: bool) -> list[int | None]:
+        return [breach.layer for breach in judge(self.found, parse_gate(text), **options).breaches]
+
+    def test_the_third_layer_is_as_described(self) -> None:
+        one = self.found.groups[0].layers[2].differences["sqnr_db"]
+        assert one.difference == pytest.approx(-10 * math.log10((29 * 0.9 + 15) / 30))
+        assert one.verdict == "no difference seen"
+
+    def test_only_what_is_sure_counts(self) -> None:
+        outcome = judge(self.found, parse_gate("sqnr_db < -0.5"))
+        assert [breach.layer for breach in outcome.breaches] == [0]
+        assert outcome.breaches[0].value == pytest.approx(-3.0103, abs=1e-4)
+        assert (outcome.unsure, outcome.looked_at, outcome.unknown) == (1, 3, 0)
+        assert not outcome.held
+
+    def test_unless_told_otherwise(self) -> None:
+        assert self.layers("sqnr_db < -0.5", count_unsure=True) == [0, 2]
+
+    def test_the_limit_is_a_limit(self) -> None:
+        assert self.layers("sqnr_db < -3.01") == [0]
+        assert self.layers("sqnr_db < -3.02") == []
+        assert self.layers("deadzone > 0.99%") == [0]
+        assert self.layers("deadzone > 1.01%") == []
+
+    def test_an_improvement_does_not_breach(self) -> None:
+        back = compare_scans(self.new, self.old)
+        assert judge(back, parse_gate("sqnr_db < -0.5")).held
+        assert [b.layer for b in judge(back, parse_gate("sqnr_db > 0.5")).breaches] == [0]
+
+    def test_overall_looks_at_all_layers_together(self) -> None:
+        outcome = judge(self.found, parse_gate("overall sqnr_db < -0.5"), count_unsure=True)
+        assert [breach.layer for breach in outcome.breaches] == [None]
+        assert outcome.looked_at == 1
+        assert outcome.breaches[0].value == pytest.approx(
+            10
+            * math.log10(sum(map(sum, self.noise(self.old))) / sum(map(sum, self.noise(self.new))))
+        )
+
+    def noise(self, scan: object) -> list[list[float]]:
+        return [list(r.replicates.e2) for r in scan.records]  # type: ignore[attr-defined]
+
+    def test_a_fixed_limit_on_new(self) -> None:
+        # Layers 0 and 1 of NEW have exactly 16.99 and 20 dB. The third has 18.6 dB, and 20.46 in
+        # every draw without its one bad prompt, which are a third of all.
+        assert self.layers("new.sqnr_db < 17.5") == [0]
+        assert self.layers("new.sqnr_db < 16.9") == []
+        assert self.layers("new.sqnr_db < 19.5") == [0]
+        assert self.layers("new.sqnr_db < 19.5", count_unsure=True) == [0, 2]
+        assert self.layers("new.sqnr_db < 20.45") == [0, 1]
+        assert self.layers("new.sqnr_db < 20.46") == [0, 1, 2]
+
+    def test_weights_are_always_sure(self) -> None:
+        old, new = scan_of([[1.0]], site="weight"), scan_of([[1.2]], site="weight")
+        found = compare_scans(old, new)
+        assert not judge(found, parse_gate("sqnr_db < -0.5")).held
+        assert not judge(found, parse_gate("new.sqnr_db < 19.5")).held
+
+    def test_exactness_that_is_lost_breaches_any_difference(self) -> None:
+        old, new = scan_of([[0.0]], site="weight"), scan_of([[1e-6]], site="weight")
+        outcome = judge(compare_scans(old, new), parse_gate("sqnr_db < -50"))
+        assert [breach.value for breach in outcome.breaches] == [None]
+        assert judge(compare_scans(old, old), parse_gate("sqnr_db < -0.5")).held
+        assert judge(compare_scans(new, old), parse_gate("new.sqnr_db < 15")).held
+
+    def test_a_gate_that_has_nothing_to_judge_never_passes(self) -> None:
+        scan = read_prototype(prototype(), "it")
+        found = compare_scans(scan, scan)
+        with pytest.raises(InputError) as caught:
+            judge(found, parse_gate("sqnr_db < -0.5"))
+        assert "has nothing to judge: 28 figures without an interval" in caught.value.message
+        assert "--count-unsure" in caught.value.hint
+        assert judge(found, parse_gate("sqnr_db < -0.5"), count_unsure=True).held
+        for text in ("saturation > 1%", "overall sqnr_db < -0.5"):
+            with pytest.raises(InputError, match="has nothing to judge"):
+                judge(found, parse_gate(text), count_unsure=True)
