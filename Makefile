@@ -59,8 +59,15 @@ benchmarks: install
 	$(BIN)/python -m benchmarks.kernel
 	$(BIN)/python -m benchmarks.formats
 	$(BIN)/python -m benchmarks.startup
+	$(BIN)/python -m benchmarks.report
+	$(BIN)/python -m benchmarks.compare
+	$(BIN)/python -m benchmarks.noise
+	$(BIN)/python -m benchmarks.simulation
 	$(BIN)/python -m benchmarks.scan memory
+	$(BIN)/python -m benchmarks.scan weights
 	$(BIN)/python -m benchmarks.scan overhead
+	$(BIN)/python -m benchmarks.scan sites
+	$(BIN)/python -m benchmarks.scan document
 	$(BIN)/python -m benchmarks.scan against-naive
 
 clean:

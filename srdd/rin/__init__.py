@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from srdd.rin.callback import RinCallback
-    from srdd.rin.inject import ModuleNoise, NoiseReport, noisy
+    from srdd.rin.inject import noisy
+    from srdd.rin.noted import ModuleNoise, NoiseReport
 
 _HOMES = {
-    "ModuleNoise": "srdd.rin.inject",
-    "NoiseReport": "srdd.rin.inject",
+    "ModuleNoise": "srdd.rin.noted",
+    "NoiseReport": "srdd.rin.noted",
     "RinCallback": "srdd.rin.callback",
     "noisy": "srdd.rin.inject",
 }

@@ -35,7 +35,8 @@ from torch import nn
 from transformers import TrainerCallback
 
 from srdd.errors import UsageError, unknown_name
-from srdd.rin.inject import NoiseReport, noisy_places
+from srdd.rin.inject import noisy_places
+from srdd.rin.noted import NoiseReport
 from srdd.rin.places import Place, places_of
 from srdd.schema.rin import RinConfig
 
