@@ -206,12 +206,20 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 def device_of(model: nn.Module) -> torch.device:
     """Where the first of its weights lies that is in memory.
 
+    Where accelerate keeps all of them elsewhere and brings each in for its turn: where that is.
+
     Raises:
-        InputError: none is.
+        InputError: there are no weights to run it with.
     """
     for parameter in model.parameters():
         if not parameter.is_meta:
             return parameter.device
+    for module in model.modules():
+        hook = getattr(module, "_hf_hook", None)
+        for each in getattr(hook, "hooks", (hook,)):  # several hooks come as one
+            place = getattr(each, "execution_device", None)
+            if place is not None and torch.device(place).type != "meta":
+                return torch.device(place)
     raise InputError("the model has no weights in memory", "load it before scanning it")
 
 

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import orjson
 
 from srdd.errors import InputError, unknown_name
+from srdd.precision import refuse_quantized
 
 DEMO = "demo"
 """The name of the model that ships with srdd."""
@@ -131,26 +132,8 @@ def _check_folder(path: Path, allow_pickle: bool, weights: bool) -> None:
         raise InputError(
             f"{path / 'config.json'} names no model_type", "save the model with save_pretrained()"
         )
-    refuse_quantized(str(path), config.get("quantization_config"))
+    refuse_quantized(str(path), config)
     _check_weights(path, allow_pickle)
-
-
-def refuse_quantized(name: str, quantization: object) -> None:
-    """Make sure that a checkpoint is not quantized already, by its config's `quantization_config`.
-
-    Its activations are those of a quantized model and its weights are codes, so figures measured
-    on it would not be of the model that somebody is about to quantize.
-
-    Raises:
-        InputError: it is.
-    """
-    if quantization:
-        method = quantization.get("quant_method") if isinstance(quantization, dict) else None
-        how = method if isinstance(method, str) else "by its quantization_config"
-        raise InputError(
-            f"{name} is quantized already ({how})",
-            "scan the checkpoint in full precision that it was made from",
-        )
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from srdd.checkpoint import Checkpoint, check_dtype, pickle_only, refuse_quantized
+from srdd.checkpoint import Checkpoint, check_dtype, pickle_only
 from srdd.errors import InputError, SrddError, UsageError, counted, unknown_name
+from srdd.precision import refuse_quantized
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,7 @@ def load_model(
                 revision=checkpoint.revision,
                 trust_remote_code=trust_remote_code,
             )
-            refuse_quantized(checkpoint.name, getattr(config, "quantization_config", None))
+            refuse_quantized(checkpoint.name, config)
             model, info = AutoModelForCausalLM.from_pretrained(checkpoint.location, **options)
             if device_map is None:
                 model = model.to(target)

@@ -236,7 +236,7 @@ def _from_parquet(stream: IO[bytes], name: str) -> Iterator[Prompt]:
         import pyarrow.parquet
     except ImportError as error:
         problem = f"reading {name} needs pyarrow, which is not installed"
-        raise InputError(problem, "pip install 'srdd[parquet]'") from error
+        raise InputError(problem, "pip install pyarrow") from error
     try:
         table = pyarrow.parquet.ParquetFile(stream)
         columns = table.schema_arrow.names

@@ -24,6 +24,7 @@ from srdd.kernels import kernel_name
 from srdd.linears import find_weights
 from srdd.listener import Listener
 from srdd.metrics import Thresholds
+from srdd.precision import check_full_precision
 from srdd.prompts import PromptSet
 from srdd.provenance import Origin, describe_model, versions
 from srdd.records import Measured, build
@@ -81,19 +82,22 @@ def scan_model(
 
     Raises:
         UsageError: an unknown site, format or rounding.
-        InputError: no decoder stack, no usable prompt, non-finite weights, or too little memory for
-            a single prompt.
+        InputError: no decoder stack, no usable prompt, non-finite weights, too little memory for a
+            single prompt, or a model that is quantized already.
     """
     if not isinstance(model, nn.Module):
         raise UsageError(
             f"the model is a {type(model).__name__}, not a torch module",
             "load it first, for example with transformers' from_pretrained",
         )
+    formats = (formats,) if isinstance(formats, str) else formats
+    sites = (sites,) if isinstance(sites, str) else sites
     if tokenizer is None and needs_prompts(check_sites(sites)):
         raise UsageError(
             "a tokenizer is needed to measure activations",
             'give the model\'s tokenizer, or measure sites=["weight"] only',
         )
+    check_full_precision(model)
     started, clock = datetime.now(timezone.utc), time.monotonic()
     listener = listener or Listener()
     specs = parse_specs(list(formats))

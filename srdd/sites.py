@@ -1,4 +1,4 @@
-"""Sites: what of a model is measured."""
+"""Sites: what of a model is measured, and which metrics have a meaning there."""
 
 from __future__ import annotations
 

@@ -138,23 +138,79 @@ def test_a_config_that_cannot_be_read_is_told(folder: Path) -> None:
     assert error.message == f"cannot read {folder / 'config.json'}: Is a directory"
 
 
+BITSANDBYTES = {
+    "quant_method": "bitsandbytes",
+    "_load_in_4bit": True,
+    "_load_in_8bit": False,
+    "load_in_4bit": True,
+    "load_in_8bit": False,
+    "bnb_4bit_compute_dtype": "bfloat16",
+    "bnb_4bit_quant_storage": "uint8",
+    "bnb_4bit_quant_type": "nf4",
+    "bnb_4bit_use_double_quant": True,
+    "llm_int8_skip_modules": None,
+    "llm_int8_threshold": 6.0,
+}
+COMPRESSED_TENSORS = {
+    "quant_method": "compressed-tensors",
+    "format": "nvfp4-pack-quantized",
+    "quantization_status": "compressed",
+    "ignore": ["lm_head"],
+    "config_groups": {
+        "group_0": {
+            "targets": ["Linear"],
+            "weights": {"num_bits": 4, "type": "float", "strategy": "tensor_group"},
+            "input_activations": {"num_bits": 4, "type": "float", "dynamic": "local"},
+        }
+    },
+}
+MXFP4 = {
+    "quant_method": "mxfp4",
+    "modules_to_not_convert": [
+        "model.layers.*.self_attn",
+        "model.layers.*.mlp.router",
+        "model.embed_tokens",
+        "lm_head",
+    ],
+}
+FP8 = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [128, 128]}
+ORIGINAL = "scan the checkpoint in full precision that it was made from"
+
+
 @pytest.mark.parametrize(
-    ("entry", "how"),
+    ("entry", "how", "dequantizing"),
     [
-        ({"quant_method": "gptq", "bits": 4}, "gptq"),
-        ({"bits": 4}, "by its quantization_config"),
-        (["odd"], "by its quantization_config"),
+        (BITSANDBYTES, "bitsandbytes", None),
+        (COMPRESSED_TENSORS, "compressed-tensors", None),
+        (MXFP4, "mxfp4", "Mxfp4Config"),
+        (FP8, "fp8", "FineGrainedFP8Config"),
+        ({"quant_method": "gptq", "bits": 4}, "gptq", None),
+        ({"bits": 4}, "by its quantization_config", None),
+        (["odd"], "by its quantization_config", None),
     ],
 )
+@pytest.mark.parametrize("place", [None, "text_config"])
 def test_a_model_that_is_quantized_already_is_refused(
-    entry: object, how: str, folder: Path
+    place: str | None, entry: object, how: str, dequantizing: str | None, folder: Path
 ) -> None:
+    def write(entry: object) -> None:
+        held = {"quantization_config": entry}
+        added = held if place is None else {place: held}
+        (folder / "config.json").write_text(json.dumps(config | added))
+
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"quantization_config": entry}))
+    write(entry)
     error = refusal(folder)
+    assert isinstance(error, InputError)
     assert error.message == f"{folder} is quantized already ({how})"
-    assert "full precision" in error.hint
-    (folder / "config.json").write_text(json.dumps(config | {"quantization_config": None}))
+    if dequantizing is None:
+        assert error.hint == ORIGINAL
+    else:
+        assert error.hint == (
+            f"{ORIGINAL}; if there is none, load it in Python with quantization_config="
+            f"transformers.{dequantizing}(dequantize=True) and pass the model to srdd.scan_model"
+        )
+    write(None)
     assert find(str(folder)).source == "folder"
 
 

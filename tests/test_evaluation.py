@@ -221,12 +221,16 @@ def test_prompts_of_one_token_are_left_out(tokenizer: Any) -> None:
 
 def test_a_text_with_nothing_to_predict_is_refused(tokenizer: Any) -> None:
     model = families.shared("llama")
-    for options in ({}, {"as_text": True}):
-        with pytest.raises(InputError, match="no prompt has a token to predict") as caught:
-            evaluate_model(model, tokenizer, ["a"], **options)
-        assert "two tokens" in caught.value.hint
+    with pytest.raises(InputError, match="no prompt has a token to predict") as caught:
+        evaluate_model(model, tokenizer, ["a"])
+    assert "two tokens" in caught.value.hint
     with pytest.raises(UsageError, match="nothing to predict"):
         evaluate_model(model, tokenizer, ["abc"], as_text=True, max_length=1)
+    with pytest.raises(
+        InputError, match="the text has 3 tokens, fewer than one piece of 16"
+    ) as few:
+        evaluate_model(model, tokenizer, ["abc"], as_text=True, max_length=16)
+    assert few.value.hint.endswith("--max-length of at most 3")
     with pytest.raises(UsageError, match="more than the model's context"):
         evaluate_model(model, tokenizer, ["abc"], as_text=True, max_length=10**6)
 

@@ -15,9 +15,11 @@ import transformers
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+import srdd
 from srdd import models
 from srdd.checkpoint import Checkpoint, find
 from srdd.errors import InputError, SrddError, UsageError
+from srdd.evaluation import evaluate_model
 from srdd.models import check_device, is_out_of_memory, load_model, load_tokenizer
 
 
@@ -271,6 +273,147 @@ def test_a_model_too_large_for_memory_is_told(
 )
 def test_other_failures_are_not_taken_for_lack_of_memory(failure: BaseException) -> None:
     assert not is_out_of_memory(failure)
+
+
+# Models that are quantized already
+
+
+def in_memory(quantization: object) -> nn.Module:
+    """A model whose configuration says that it is quantized."""
+    model = families.new("llama")
+    model.config.quantization_config = quantization
+    return model
+
+
+def scan_of(model: nn.Module, tokenizer: Any) -> object:
+    return srdd.scan_model(model, tokenizer, ["abc", "def"], sites=["output", "weight"])
+
+
+def evaluation_of(model: nn.Module, tokenizer: Any) -> object:
+    return evaluate_model(model, tokenizer, ["abc", "def"])
+
+
+def simulation_of(model: nn.Module, tokenizer: Any) -> object:
+    with srdd.simulate(model, "mxfp4", "mxfp4") as simulation:
+        return simulation
+
+
+USES = [scan_of, evaluation_of, simulation_of]
+INSTEAD = "load the checkpoint in full precision that it was made from, without quantization_config"
+
+
+@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize(
+    ("quantization", "how"),
+    [
+        ({"quant_method": "bitsandbytes"}, "bitsandbytes"),
+        (transformers.BitsAndBytesConfig(load_in_8bit=True), "bitsandbytes"),
+        ({"quant_method": "compressed-tensors"}, "compressed-tensors"),
+        ({"bits": 4}, "by its quantization_config"),
+    ],
+    ids=["dict", "object", "compressed-tensors", "no method"],
+)
+def test_a_quantized_model_in_memory_is_refused(
+    quantization: object, how: str, use: Callable[..., object], tokenizer: Any
+) -> None:
+    model = in_memory(quantization)
+    with pytest.raises(InputError) as caught:
+        use(model, tokenizer)
+    assert caught.value.message == f"the model is quantized already ({how})"
+    assert caught.value.hint == INSTEAD
+    model.config.quantization_config = None
+    use(model, tokenizer)
+
+
+def test_an_evaluation_is_refused_before_any_prompt_is_looked_at() -> None:
+    with pytest.raises(InputError, match="the model is quantized already"):
+        evaluate_model(in_memory({"quant_method": "bitsandbytes"}), tokenizer=None)
+
+
+@pytest.mark.parametrize("use", USES)
+def test_mxfp4_in_memory_can_be_loaded_otherwise(
+    use: Callable[..., object], tokenizer: Any
+) -> None:
+    with pytest.raises(InputError) as caught:
+        use(in_memory(transformers.Mxfp4Config()), tokenizer)
+    assert caught.value.message == "the model is quantized already (mxfp4)"
+    assert caught.value.hint == (
+        f"{INSTEAD}; if there is none, load it in Python with "
+        "quantization_config=transformers.Mxfp4Config(dequantize=True)"
+    )
+    use(in_memory(transformers.Mxfp4Config(dequantize=True)), tokenizer)
+
+
+def test_a_text_model_that_is_quantized_inside_another_is_refused(tokenizer: Any) -> None:
+    model = families.new("llama")
+    model.config.text_config = {"quantization_config": {"quant_method": "awq"}}
+    with pytest.raises(InputError, match=r"the model is quantized already \(awq\)"):
+        scan_of(model, tokenizer)
+
+
+E2M1 = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0]  # OCP MX, the low half of a byte comes first
+
+
+def mxfp4_checkpoint(folder: Path) -> dict[str, torch.Tensor]:
+    """GPT-OSS with experts in MXFP4 as it was released; gives their values, (experts, in, out)."""
+    families.new("gpt_oss").to(torch.bfloat16).save_pretrained(folder)
+    configure(folder, quantization_config={"quant_method": "mxfp4"})
+    values = torch.tensor(E2M1 + [-value for value in E2M1])
+    generator = torch.Generator().manual_seed(0)
+    wanted = {}
+
+    def pack(weights: dict[str, torch.Tensor]) -> None:
+        for name in [name for name in weights if name.endswith(("up_proj", "down_proj"))]:
+            experts, columns, rows = weights.pop(name).shape
+            shape = (experts, rows, columns // 32)
+            codes = torch.randint(0, 16, (*shape, 32), generator=generator, dtype=torch.uint8)
+            scales = torch.randint(118, 124, shape, generator=generator, dtype=torch.uint8)
+            weights[f"{name}_blocks"] = codes[..., ::2] | codes[..., 1::2] << 4
+            weights[f"{name}_scales"] = scales
+            blocks = values[codes.long()] * 2.0 ** (scales[..., None].float() - 127)
+            wanted[name] = blocks.reshape(experts, rows, columns).transpose(1, 2)
+
+    rewrite(folder, pack)
+    return wanted
+
+
+def test_gpt_oss_is_scanned_as_its_hint_says(tmp_path: Path, tokenizer: Any) -> None:
+    wanted = mxfp4_checkpoint(tmp_path)
+    with pytest.raises(InputError) as caught:
+        find(str(tmp_path))
+    assert "quantization_config=transformers.Mxfp4Config(dequantize=True)" in caught.value.hint
+    assert "mxfp4" in refusal(at(tmp_path)).message
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path, quantization_config=transformers.Mxfp4Config(dequantize=True)
+    )
+    for name, values in wanted.items():
+        assert torch.equal(model.get_parameter(name).float(), values)
+    scan = srdd.scan_model(model, tokenizer, ["abc", "def"], sites=["output", "weight"])
+    assert scan.not_measured == []
+    assert set(wanted) <= {record.tensor for record in scan.records}
+
+
+def test_fp8_is_scanned_as_its_hint_says(tmp_path: Path, tokenizer: Any) -> None:
+    families.new("llama").to(torch.bfloat16).save_pretrained(tmp_path)
+    configure(
+        tmp_path, quantization_config={"quant_method": "fp8", "weight_block_size": [128, 128]}
+    )
+    wanted = {}
+
+    def pack(weights: dict[str, torch.Tensor]) -> None:
+        for name in [name for name in weights if name.endswith("_proj.weight")]:
+            codes = weights[name].to(torch.float8_e4m3fn)
+            weights |= {name: codes, f"{name}_scale_inv": torch.full((1, 1), 0.5)}
+            wanted[name] = codes.bfloat16() * 0.5
+
+    rewrite(tmp_path, pack)
+    assert "FineGrainedFP8Config(dequantize=True)" in refusal(at(tmp_path)).hint
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path, quantization_config=transformers.FineGrainedFP8Config(dequantize=True)
+    )
+    for name, values in wanted.items():
+        assert torch.equal(model.get_parameter(name), values)
+    assert srdd.scan_model(model, tokenizer, ["abc", "def"], sites=["weight"]).not_measured == []
 
 
 # Devices

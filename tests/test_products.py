@@ -8,6 +8,7 @@ import families
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from srdd import linears, sums
 from srdd.floors import floor_of, product_floor_db
@@ -205,3 +206,61 @@ def test_what_it_costs_is_told_before(tokenizer: Any) -> None:
         f"{operations / 1e9:,.1f} billion operations in all"
     )
     assert heard[1].startswith("measuring")
+
+
+UP = "model.layers.0.mlp.up_proj"
+
+
+def with_weight(weight: torch.Tensor) -> nn.Module:
+    """A model one of whose linears has another weight, and lets its input go past it.
+
+    Its product would not fit what follows; hooks see the call all the same.
+    """
+    model = families.new("llama")
+    linear = model.get_submodule(UP)
+    linear.weight = nn.Parameter(weight, requires_grad=False)
+    linear.forward = lambda x: x.new_zeros(*x.shape[:-1], 96)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("weight", "reason"),
+    [
+        (torch.empty(96, 64, device="meta"), "its weight is offloaded or on the meta device"),
+        (torch.empty(0, 64), "its weight has no elements"),
+        (
+            torch.zeros(96, 64, dtype=torch.int8),
+            "its weight is stored as torch.int8, which is quantized already",
+        ),
+    ],
+    ids=["meta", "zero-sized", "int8"],
+)
+def test_a_product_that_cannot_be_measured_is_named_with_the_reason(
+    weight: torch.Tensor, reason: str, tokenizer: Any
+) -> None:
+    scan = scan_model(with_weight(weight), tokenizer, PROMPTS, sites=["linear"])
+    assert [(each.module, each.site, each.reason) for each in scan.not_measured] == [
+        (UP, "linear", reason)
+    ]
+    measured = {record.tensor for record in scan.records}
+    assert UP not in measured
+    assert len(measured) == families.LAYERS * 7 - 1
+
+
+def test_the_product_with_a_weight_of_one_row_is_measured(tokenizer: Any) -> None:
+    weight = torch.randn(1, 64, generator=torch.Generator().manual_seed(5))
+    model = with_weight(weight)
+    kept: list[torch.Tensor] = []
+    hook = model.get_submodule(UP).register_forward_pre_hook(
+        lambda module, given: kept.append(given[0].reshape(-1, 64))
+    )
+    scan = scan_model(model, tokenizer, PROMPTS[:1], sites=["linear"])
+    hook.remove()
+    assert scan.not_measured == []
+    (x,) = kept
+    wanted = by_hand(x, weight, fake_quantize(x, "mxfp4"), fake_quantize(weight, "mxfp4"))
+    for record in scan.records:
+        if record.tensor == UP:
+            found = dict(zip(sums.FIELDS, from_record(record).replicates.sum(0), strict=True))
+            agree(found, wanted[record.operands])
+            assert found["elements"] == found["tokens"] == len(x)

@@ -236,7 +236,7 @@ def test_parquet_without_pyarrow_says_what_to_install(
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     error = refusal(path)
     assert error.message == f"reading {path} needs pyarrow, which is not installed"
-    assert error.hint == "pip install 'srdd[parquet]'"
+    assert error.hint == "pip install pyarrow"
 
 
 def test_parquet_without_a_column_for_prompts_lists_its_columns(tmp_path: Path) -> None:

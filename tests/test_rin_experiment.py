@@ -363,6 +363,27 @@ def test_the_plot_is_the_same_file_for_the_same_figures(tmp_path: Path) -> None:
     assert b"targeted" in content
 
 
+# What the README says came out
+
+
+def test_the_kept_results_are_paired_and_the_readme_shows_their_table() -> None:
+    found = json.loads((EXAMPLES / "rin_experiment.json").read_text(encoding="utf-8"))
+    levels = [tuple(level) for level in found["facts"]["levels"]]
+    assert found["seeds"] >= 5
+    assert len(found["runs"]) == found["seeds"] * (1 + len(levels) * len(plan.ARMS))
+    by_arm: dict[Any, list[Any]] = {}
+    for run in found["runs"]:
+        by_arm.setdefault((run["level"], run["arm"]), []).append(run)
+    before = found["summary"]["training"]["before"]
+    summary = figures.summary(by_arm, len(levels), before)
+    assert summary["comparisons"] == found["summary"]["comparisons"]
+    readme = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+    table = readme.partition("<!-- table: rin_experiment.json -->\n```text\n")[2].partition("```")[
+        0
+    ]
+    assert table == shown.table(summary, levels, found["facts"]["settings"]["format"])
+
+
 # The command
 
 LEVELS = ("--sigma", "0.05:0.0005", "--sigma", "0.01:0.0001")

@@ -68,7 +68,7 @@ def test_every_linear_of_the_layers_multiplies_quantized_operands(
 
 
 def test_the_head_and_the_embeddings_are_left_alone() -> None:
-    with srdd.simulate(families.shared("llama")) as simulation:
+    with srdd.simulate(families.shared("llama"), "mxfp4", "mxfp4") as simulation:
         assert {name.split(".")[1] for name in simulation.modules} == {"layers"}
         assert simulation.not_simulated == {}
         assert (simulation.weights, simulation.activations) == ("mxfp4:floor", "mxfp4:floor")
@@ -79,7 +79,7 @@ def test_a_router_quantizes_its_operands_and_keeps_its_softmax() -> None:
     router = model.model.layers[0].mlp.gate
     x = torch.randn(5, families.HIDDEN)
     expected = F.linear(q(x, "mxfp4"), q(router.weight, "mxfp4"))
-    with srdd.simulate(model):
+    with srdd.simulate(model, "mxfp4", "mxfp4"):
         scores, chosen, _ = router(x)
     torch.testing.assert_close(scores, expected)
     assert chosen.sum(-1).allclose(torch.ones(5))
@@ -147,7 +147,7 @@ def test_stacked_experts_multiply_quantized_operands(
 @pytest.mark.parametrize("family", ["mixtral", "qwen2_moe", "gpt_oss", "deepseek_v3"])
 def test_experts_are_named_and_their_gradients_reach_the_stack(family: str) -> None:
     model = families.new(family).requires_grad_(True)
-    with srdd.simulate(model) as simulation:
+    with srdd.simulate(model, **W4A4) as simulation:
         logits(model).float().sum().backward()
     assert simulation.not_simulated == {}
     stacked = [name for name in simulation.modules if name.endswith("gate_up_proj")]
@@ -225,7 +225,7 @@ def test_a_layer_whose_values_are_on_the_grid_has_its_numerical_gradient() -> No
     x = torch.randint(-3, 4, (3, 32)).double()
     x[:, 0] = 4.0
     proj = linear[0]["proj"]
-    with srdd.simulate(net):
+    with srdd.simulate(net, "mxfp4", "mxfp4"):
         given = x.clone().requires_grad_()
         proj(given).square().sum().backward()
     expected = torch.autograd.functional.jacobian(
@@ -244,7 +244,7 @@ def training(model: nn.Module) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("reentrant", [True, False])
 def test_gradient_checkpointing_gives_the_same_gradients(reentrant: bool) -> None:
     model = families.new("llama").requires_grad_(True).train()
-    with srdd.simulate(model):
+    with srdd.simulate(model, "mxfp4", "mxfp4"):
         expected = training(model)
         model.gradient_checkpointing_enable({"use_reentrant": reentrant})
         if reentrant:
@@ -257,7 +257,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(reentrant: bool) -> Non
 def test_a_checkpointed_backward_pass_after_the_end_is_refused() -> None:
     model = families.new("llama").requires_grad_(True).train()
     model.gradient_checkpointing_enable({"use_reentrant": False})
-    with srdd.simulate(model):
+    with srdd.simulate(model, "mxfp4", "mxfp4"):
         loss = model(input_ids=IDS, labels=IDS, use_cache=False).loss
     with pytest.raises(UsageError, match="compute the activations again") as caught:
         loss.backward()
@@ -266,7 +266,7 @@ def test_a_checkpointed_backward_pass_after_the_end_is_refused() -> None:
 
 def test_a_plain_backward_pass_may_follow_after_the_end() -> None:
     model = families.new("llama").requires_grad_(True)
-    with srdd.simulate(model):
+    with srdd.simulate(model, "mxfp4", "mxfp4"):
         expected = training(model)
         model.zero_grad()
         loss = model(input_ids=IDS, labels=IDS, use_cache=False).loss
@@ -279,7 +279,7 @@ def test_autocast_multiplies_what_was_quantized() -> None:
     model = families.new("llama")
     proj = model.model.layers[0].mlp.down_proj
     x = torch.randn(4, 96)
-    with srdd.simulate(model), torch.autocast("cpu", torch.bfloat16):
+    with srdd.simulate(model, "mxfp4", "mxfp4"), torch.autocast("cpu", torch.bfloat16):
         found = proj(x)
     expected = F.linear(q(x, "mxfp4").bfloat16(), q(proj.weight, "mxfp4").bfloat16())
     assert found.dtype == torch.bfloat16
@@ -289,7 +289,7 @@ def test_autocast_multiplies_what_was_quantized() -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_types_stay_what_they_are(dtype: torch.dtype) -> None:
     model = families.new("llama").to(dtype)
-    with torch.no_grad(), srdd.simulate(model):
+    with torch.no_grad(), srdd.simulate(model, "mxfp4", "mxfp4"):
         found = logits(model)
     assert found.dtype == dtype
     assert found.isfinite().all()
@@ -313,7 +313,7 @@ def quantized_weights(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_weights_are_quantized_once(llama: nn.Module, quantized_weights: list[int]) -> None:
-    with torch.no_grad(), srdd.simulate(llama) as simulation:
+    with torch.no_grad(), srdd.simulate(llama, **W4A4) as simulation:
         for _ in range(3):
             logits(llama)
         assert quantized_weights == [21]
@@ -339,11 +339,11 @@ OPTIMIZERS = {
 def test_an_optimizer_step_is_noticed(name: str) -> None:
     model = families.new("llama").requires_grad_(True)
     optimizer = OPTIMIZERS[name](model.parameters())
-    with srdd.simulate(model):
+    with srdd.simulate(model, "mxfp4", "mxfp4"):
         training(model)
         optimizer.step()
         found = logits(model)
-    with srdd.simulate(model):
+    with srdd.simulate(model, "mxfp4", "mxfp4"):
         assert torch.equal(found, logits(model))
 
 
@@ -371,7 +371,7 @@ def _noise_and_back(weight: nn.Parameter) -> None:
 def test_a_changed_weight_is_quantized_again(change: Callable[[nn.Parameter], None]) -> None:
     model = families.new("llama")
     proj, x = model.model.layers[2].mlp.up_proj, torch.randn(4, 64)
-    with torch.no_grad(), srdd.simulate(model):
+    with torch.no_grad(), srdd.simulate(model, "mxfp4", "mxfp4"):
         proj(x)
         change(proj.weight)
         found = proj(x)
@@ -380,7 +380,7 @@ def test_a_changed_weight_is_quantized_again(change: Callable[[nn.Parameter], No
 
 def test_another_parameter_in_its_place_is_noticed(llama: nn.Module) -> None:
     proj, x = llama.model.layers[2].mlp.up_proj, torch.randn(4, 64)
-    with torch.no_grad(), srdd.simulate(llama):
+    with torch.no_grad(), srdd.simulate(llama, **W4A4):
         proj(x)
         proj.weight = nn.Parameter(torch.randn(96, 64))
         found = proj(x)
@@ -390,21 +390,21 @@ def test_another_parameter_in_its_place_is_noticed(llama: nn.Module) -> None:
 def test_a_shared_weight_is_quantized_once(llama: nn.Module, quantized_weights: list[int]) -> None:
     first, second = llama.model.layers[0].mlp, llama.model.layers[1].mlp
     second.up_proj.weight = first.up_proj.weight
-    with torch.no_grad(), srdd.simulate(llama):
+    with torch.no_grad(), srdd.simulate(llama, **W4A4):
         logits(llama)
     assert quantized_weights == [20]
 
 
 def test_training_follows_inference_mode(llama: nn.Module) -> None:
     llama.requires_grad_(True)
-    with srdd.simulate(llama):
+    with srdd.simulate(llama, **W4A4):
         with torch.inference_mode():
             logits(llama)
         assert training(llama)
 
 
 def test_what_is_quantized_is_given_free_at_the_end(llama: nn.Module) -> None:
-    with torch.no_grad(), srdd.simulate(llama) as simulation:
+    with torch.no_grad(), srdd.simulate(llama, **W4A4) as simulation:
         logits(llama)
     assert all(
         operand._kept is None
@@ -418,7 +418,7 @@ def test_noise_on_norms_leaves_the_quantized_weights_alone(
 ) -> None:
     scan = srdd.scan_model(llama, tokenizer, ["some text to scan"])
     config = srdd.suggest(scan, strategy="uniform")
-    with torch.no_grad(), srdd.simulate(llama):
+    with torch.no_grad(), srdd.simulate(llama, **W4A4):
         before = logits(llama)
         with noisy(llama, config, step=50, total_steps=100):
             assert not torch.equal(before, logits(llama))
@@ -429,12 +429,16 @@ def test_noise_on_norms_leaves_the_quantized_weights_alone(
 def test_noise_on_linears_is_quantized_with_them(llama: nn.Module, tokenizer: Any) -> None:
     scan = srdd.scan_model(llama, tokenizer, ["some text to scan"])
     config = srdd.suggest(scan, strategy="uniform", layer_type="linear")
-    with torch.no_grad(), srdd.simulate(llama):
+    with torch.no_grad(), srdd.simulate(llama, **W4A4):
         before = logits(llama)
         with noisy(llama, config, step=50, total_steps=100):
             during = logits(llama)
         assert torch.equal(before, logits(llama))
-    with torch.no_grad(), noisy(llama, config, step=50, total_steps=100), srdd.simulate(llama):
+    with (
+        torch.no_grad(),
+        noisy(llama, config, step=50, total_steps=100),
+        srdd.simulate(llama, **W4A4),
+    ):
         assert torch.equal(during, logits(llama))
     assert not torch.equal(before, during)
 
@@ -444,7 +448,7 @@ def test_noise_on_linears_is_quantized_with_them(llama: nn.Module, tokenizer: An
 
 def test_the_model_is_as_before(llama: nn.Module) -> None:
     before, state = logits(llama), {k: v.clone() for k, v in llama.state_dict().items()}
-    with srdd.simulate(llama):
+    with srdd.simulate(llama, **W4A4):
         during = logits(llama)
     assert not torch.equal(before, during)
     assert torch.equal(before, logits(llama))
@@ -460,18 +464,18 @@ def test_the_model_is_as_before(llama: nn.Module) -> None:
 
 def test_an_error_inside_leaves_nothing_behind(llama: nn.Module) -> None:
     before = logits(llama)
-    with pytest.raises(RuntimeError), srdd.simulate(llama):
+    with pytest.raises(RuntimeError), srdd.simulate(llama, **W4A4):
         llama.model.layers[0].mlp.up_proj(torch.randn(3, 65))  # a wrong width
     assert isinstance(llama.model.layers[0].mlp.up_proj.weight, nn.Parameter)
     assert torch.equal(before, logits(llama))
-    with srdd.simulate(llama):
+    with srdd.simulate(llama, **W4A4):
         pass
 
 
 def test_an_own_forward_of_a_module_comes_back(llama: nn.Module) -> None:
     proj = llama.model.layers[0].mlp.up_proj
     own = proj.forward = lambda x: F.linear(x, proj.weight) + 1
-    with srdd.simulate(llama):
+    with srdd.simulate(llama, **W4A4):
         x = torch.randn(2, 64)
         assert torch.equal(proj(x), F.linear(q(x, "mxfp4"), q(proj.weight, "mxfp4")) + 1)
     assert proj.forward is own
@@ -479,7 +483,7 @@ def test_an_own_forward_of_a_module_comes_back(llama: nn.Module) -> None:
 
 def test_a_pause_computes_in_full_precision(llama: nn.Module, quantized_weights: list[int]) -> None:
     before = logits(llama)
-    with torch.no_grad(), srdd.simulate(llama) as simulation:
+    with torch.no_grad(), srdd.simulate(llama, **W4A4) as simulation:
         during = logits(llama)
         with simulation.paused():
             assert torch.equal(logits(llama), before)
@@ -489,7 +493,7 @@ def test_a_pause_computes_in_full_precision(llama: nn.Module, quantized_weights:
 
 def test_generation_runs_simulated() -> None:
     model = families.new("llama")
-    with srdd.simulate(model):
+    with srdd.simulate(model, "mxfp4", "mxfp4"):
         found = model.generate(IDS, max_new_tokens=4, do_sample=False)
     assert found.shape == (2, 15)
 
@@ -498,14 +502,14 @@ def test_generation_runs_simulated() -> None:
 
 
 def test_patterns_select_linears(llama: nn.Module) -> None:
-    with srdd.simulate(llama, include=["mlp"], exclude=["*.2.*"]) as simulation:
+    with srdd.simulate(llama, **W4A4, include=["mlp"], exclude=["*.2.*"]) as simulation:
         assert set(simulation.modules) == {
             f"model.layers.{n}.mlp.{name}_proj" for n in (0, 1) for name in ("gate", "up", "down")
         }
 
 
 def test_what_is_not_called_is_named(llama: nn.Module) -> None:
-    with torch.no_grad(), srdd.simulate(llama) as simulation:
+    with torch.no_grad(), srdd.simulate(llama, **W4A4) as simulation:
         assert simulation.not_simulated == {}
         llama.model.layers[0](
             torch.randn(1, 4, 64), position_embeddings=(torch.ones(1, 4, 16),) * 2
@@ -516,29 +520,30 @@ def test_what_is_not_called_is_named(llama: nn.Module) -> None:
 
 def test_what_cannot_be_quantized_is_named(llama: nn.Module) -> None:
     llama.model.layers[0].mlp.up_proj.to("meta")
-    with srdd.simulate(llama) as simulation:
+    with srdd.simulate(llama, **W4A4) as simulation:
         assert list(simulation.not_simulated) == ["model.layers.0.mlp.up_proj"]
         assert "meta" in simulation.not_simulated["model.layers.0.mlp.up_proj"]
 
 
 def test_a_sharded_weight_is_named_and_left_alone(llama: nn.Module) -> None:
     llama.model.layers[0].mlp.up_proj.weight.placements = ()  # as a DTensor has them
-    with srdd.simulate(llama) as simulation:
+    with srdd.simulate(llama, **W4A4) as simulation:
         assert "sharded" in simulation.not_simulated["model.layers.0.mlp.up_proj"]
 
 
 def test_a_model_that_accelerate_spreads_is_simulated_as_a_whole(llama: nn.Module) -> None:
-    with torch.no_grad(), srdd.simulate(llama):
+    with torch.no_grad(), srdd.simulate(llama, **W4A4):
         expected = logits(llama)
     spread = dispatch_model(llama, {"": "cpu"}, force_hooks=True)
     own = spread.model.layers[0].mlp.up_proj.forward
-    with torch.no_grad(), srdd.simulate(spread):
+    with torch.no_grad(), srdd.simulate(spread, **W4A4):
         assert torch.equal(logits(spread), expected)
     assert spread.model.layers[0].mlp.up_proj.forward is own
 
 
 def refused(model: nn.Module, *given: Any, **named: Any) -> tuple[str, str]:
-    with pytest.raises(SrddError) as caught, srdd.simulate(model, *given, **named):
+    asked = dict(zip(("weights", "activations"), given, strict=False)) if given else W4A4
+    with pytest.raises(SrddError) as caught, srdd.simulate(model, **(asked | named)):
         pass
     return caught.value.message, caught.value.hint
 
@@ -566,9 +571,12 @@ def test_wrong_names_are_refused(options: dict[str, Any], message: str) -> None:
 
 
 def test_a_second_simulation_of_the_same_linears_is_refused(llama: nn.Module) -> None:
-    with srdd.simulate(llama):
+    with srdd.simulate(llama, **W4A4):
         during = logits(llama)
-        with pytest.raises(UsageError, match="is being simulated already"), srdd.simulate(llama):
+        with (
+            pytest.raises(UsageError, match="is being simulated already"),
+            srdd.simulate(llama, **W4A4),
+        ):
             pass
         assert torch.equal(during, logits(llama))
 
@@ -585,3 +593,6 @@ def test_a_rotated_format_multiplies_in_the_rotated_basis(llama: nn.Module) -> N
     with torch.no_grad(), srdd.simulate(llama, name, name):
         found = proj(x)
     torch.testing.assert_close(found, F.linear(q(x, name), q(proj.weight, name)))
+
+
+W4A4 = {"weights": "mxfp4", "activations": "mxfp4"}

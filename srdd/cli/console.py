@@ -71,7 +71,7 @@ def show(*parts: RenderableType) -> None:
         sys.stdout.reconfigure(errors="backslashreplace")  # a name may not fit the encoding
     console = _console(_Results)
     for part in parts:
-        console.print(part)
+        console.print(part, crop=False)  # what is too wide wraps: a cut figure is another figure
     sys.stdout.flush()
 
 
@@ -79,7 +79,7 @@ def show_beside(*parts: RenderableType) -> None:
     """Print on standard error what belongs to a result without being it."""
     console = _talk()
     for part in parts:
-        console.print(part)
+        console.print(part, crop=False)
 
 
 def write_result(content: bytes) -> None:

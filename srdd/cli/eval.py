@@ -42,6 +42,20 @@ def operands(
     return found or [("mxfp4:floor", "mxfp4:floor")]
 
 
+def once(option: str, given: list[str]) -> str | None:
+    """The value of an option that stands once or not at all.
+
+    Raises:
+        UsageError: it stands several times.
+    """
+    if len(given) > 1:
+        raise UsageError(
+            f"{option} stands {len(given)} times",
+            "--format repeats; other combinations take a run each",
+        )
+    return given[0] if given else None
+
+
 def read_noise(rin: str | None, step: int | None, total_steps: int | None) -> RinConfig | None:
     """The noise configuration, if there is one, for a step inside its run.
 
@@ -112,21 +126,21 @@ def evaluate(
         ),
     ] = [],  # noqa: B006 - typer copies it
     weights: Annotated[
-        str | None,
+        list[str],
         typer.Option(
             metavar="NAME[:RULE]",
             help="Format of the weights; alone, activations are not quantized (W4A16).",
             show_default="none",
         ),
-    ] = None,
+    ] = [],  # noqa: B006
     activations: Annotated[
-        str | None,
+        list[str],
         typer.Option(
             metavar="NAME[:RULE]",
             help="Format of what goes into the linears; alone, weights are not quantized.",
             show_default="none",
         ),
-    ] = None,
+    ] = [],  # noqa: B006
     rin: Annotated[
         str | None,
         typer.Option(
@@ -206,7 +220,7 @@ def evaluate(
     from srdd.formats import check_seed
     from srdd.schema.document import check_target
 
-    pairs = operands(format, weights, activations)
+    pairs = operands(format, once("--weights", weights), once("--activations", activations))
     check_seed(seed)
     check_dtype(dtype)
     check_max_length(max_length, least=2)

@@ -127,7 +127,13 @@ def report(
 
 def _form(form: str | None, output: str | None) -> str:
     if form is None:
-        return SUFFIXES.get(Path(output or "").suffix.lower(), "terminal")
+        suffix = Path(output or "").suffix.lower()
+        if suffix and suffix not in SUFFIXES:
+            raise UsageError(
+                f"no form goes with the ending {suffix}",
+                f"end the name in {', '.join(SUFFIXES)}, or choose a form with --as",
+            )
+        return SUFFIXES.get(suffix, "terminal")
     if form not in FORMS:
         raise unknown_name("form", form, FORMS)
     return form

@@ -268,13 +268,14 @@ def _save(result: Scan, target: Path, force: bool, named: bool) -> Path:
 
     A name that we chose ourselves, and that another scan took meanwhile, gets a number.
     """
+    stem = target.stem
     for number in range(2, 100):
         try:
             result.save(target, force=force)
         except OutputError:
             if named or not target.exists():
                 raise
-            target = target.with_name(f"{target.stem.partition('+')[0]}+{number}.json")
+            target = target.with_name(f"{stem}+{number}.json")
         else:
             return target
     raise OutputError(f"{target} exists already", "name another file with -o")

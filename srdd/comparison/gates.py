@@ -177,7 +177,16 @@ def parse_gate(text: str) -> Gate:
     limit = float(number.text.replace("−", "-"))
     if not math.isfinite(limit):
         reader.fail("a smaller number", number)
-    limit /= _unit(reader, metric)
+    unit = _unit(reader, metric)
+    limit /= unit
+    if metric != "sqnr_db" and abs(limit) > 1:
+        meant = f"{number.text}%" if unit == 1 else "a share of at most 100%"
+        raise GateError(
+            f"{metric} is a fraction, and {100 * limit:g} % is never reached",
+            f"write {meant}",
+            text,
+            number.place,
+        )
     end = reader.take()
     if end.kind != "end":
         reader.fail("the end of the gate (repeat --fail-on for several)", end)

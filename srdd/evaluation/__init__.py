@@ -35,6 +35,7 @@ from srdd.evaluation.ways import Noise, Way, all_ways
 from srdd.fingerprint import fingerprint
 from srdd.formats import check_seed
 from srdd.listener import Listener
+from srdd.precision import check_full_precision
 from srdd.prompts import PromptSet
 from srdd.provenance import Origin, versions
 from srdd.schema import evaluation as schema
@@ -85,12 +86,13 @@ def evaluate_model(
     Raises:
         UsageError: an unknown format; no way to run the model otherwise; a step outside the run.
         InputError: no decoder stack; no prompt with a token to predict; too little memory for a
-            single prompt; a configuration for another model.
+            single prompt; a configuration for another model; a model that is quantized already.
     """
     started, clock = datetime.now(timezone.utc), time.monotonic()
     listener = listener or Listener()
     origin = origin or Origin(type(model).__name__)
     check_seed(seed)
+    check_full_precision(model)
     for sentence in origin.notes:
         listener.note(sentence)
     chosen = all_ways(ways, noise)

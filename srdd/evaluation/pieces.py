@@ -45,6 +45,7 @@ def pieces_of(
 
     Raises:
         UsageError: `length` leaves nothing to predict, or is more than the model's context.
+        InputError: the text is shorter than one piece.
     """
     context = _context(model)
     if length is not None and length < 2:
@@ -59,6 +60,12 @@ def pieces_of(
         )
     size = length or piece_length(model)
     whole = tokenize_for(_Endless(model), tokenizer, text, None, False)
+    tokens = sum(map(len, whole.ids))
+    if tokens < size:
+        raise InputError(
+            f"the text has {counted(tokens, 'token')}, fewer than one piece of {size}",
+            f"give a longer text, or a --max-length of at most {tokens}",
+        )
     ids = [piece[n : n + size] for piece in whole.ids for n in range(0, len(piece), size)]
     return replace(
         whole,

@@ -78,7 +78,7 @@ def _group(group: Group, metric: str) -> list[RenderableType]:
 def _columns(found: Sequence[Difference]) -> list[Column]:
     return [
         Column("OLD", [cells.figure(one.metric, one.old) for one in found], NARROW),
-        Column("NEW", [cells.figure(one.metric, one.new) for one in found]),
+        Column("NEW", [cells.figure(one.metric, one.new) for one in found], NARROW - 15),
         Column("difference", [cells.change(one) for one in found]),
         Column("95 % interval", [cells.interval(one) for one in found], WIDE - 10),
         Column(

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from srdd.errors import counted
 from srdd.formats import parse_spec
-from srdd.metrics import floor_of
+from srdd.metrics import floor_of, product_floor_db
 from srdd.pooling import pool, pooled
 from srdd.report.cells import relative_error, sqnr
 from srdd.report.fitted import NARROW, WIDE, Column, Fitted
@@ -66,25 +66,36 @@ def format_comparison(scan: Scan, site: str) -> list[RenderableType]:
     if len(records) < 2 or any(r.replicates is None for found in records.values() for r in found):
         return []
     whole = {spec: pool(found, rounding=rounding, seed=seed) for spec, found in records.items()}
-    floors = [number(floor_of(parse_spec(spec), rounding).sqnr_db) for spec in whole]
+    floors = [
+        number(product_floor_db(floor_of(parse_spec(spec), rounding).sqnr_db, record.operands))
+        for spec, record in whole.items()
+    ]
     layers = {spec: pooled(found, rounding, seed)[0] for spec, found in records.items()}
     worst = [min((r for r in found), key=_sqnr_or_best) for found in layers.values()]
+    which = "both operands, layers pooled" if site == "linear" else "layers pooled"
     return [
         Fitted(
-            f"Formats at site {safe(site)} (layers pooled)",
+            f"Formats at site {safe(site)} ({which})",
             [
                 Column("format", [safe(spec) for spec in whole], justify="left"),
                 Column("SQNR dB", [sqnr(record) for record in whole.values()]),
                 Column("Gaussian", floors, WIDE),
-                Column("dead %", [percent(r.metrics.deadzone) for r in whole.values()], NARROW),
-                Column(
-                    "sat. %", [percent(r.metrics.saturation, 2) for r in whole.values()], NARROW
-                ),
-                Column("rel. err %", [relative_error(r) for r in whole.values()], NARROW),
+                *_shares(list(whole.values())),
                 Column("worst layer", [f"{r.layer} ({sqnr(r)})" for r in worst], justify="left"),
             ],
         ),
         Text(_flip_sentences(layers)),
+    ]
+
+
+def _shares(records: Sequence[Record]) -> list[Column]:
+    if records[0].operands is not None:  # products have no deadzone, see srdd.sites.UNDEFINED
+        ratios = [percent(r.metrics.relative_l1) for r in records]
+        return [Column("sum|e|/sum|x| %", ratios, NARROW)]
+    return [
+        Column("dead %", [percent(r.metrics.deadzone) for r in records], NARROW),
+        Column("sat. %", [percent(r.metrics.saturation, 2) for r in records], NARROW),
+        Column("rel. err %", [relative_error(r) for r in records], NARROW),
     ]
 
 

@@ -89,7 +89,7 @@ def _row(name: str, group: Group, record: Record) -> dict[str, Any]:
         "layer": record.layer,
         "zone": zone_of(group.zones, record.layer).name,
         "tensor": record.tensor,
-        "kind": kinds_of([record.tensor, *record.shared_with]),
+        "kind": "" if record.site == "output" else kinds_of([record.tensor, *record.shared_with]),
         "shared_with": " ".join(record.shared_with),
         "floor_distance_db": record.floor_distance_db,
         "verdict": verdict(record, group.thresholds),

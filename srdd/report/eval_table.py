@@ -6,8 +6,8 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from srdd.errors import counted
-from srdd.report.fitted import WIDE, Column, Fitted
-from srdd.report.text import safe, with_half_width
+from srdd.report.fitted import NARROW, WIDE, Column, Fitted
+from srdd.report.text import number, safe, with_half_width
 from srdd.schema.evaluation import Evaluation, Result
 
 UNDECIDED = "?"
@@ -28,8 +28,8 @@ def evaluation_tables(evaluation: Evaluation) -> list[RenderableType]:
         )
     columns += [
         Column("loss", [_loss(result) for result in results], WIDE),
-        Column("perplexity", [_perplexity(result) for result in results]),
-        Column("more loss", [_more(result) for result in results]),
+        Column("perplexity", [_perplexity(result) for result in results], NARROW),
+        Column("more loss", [_more(result) for result in results], NARROW - 1),
         Column("KL", [_kl(result) for result in results]),
     ]
     heading = Text(_heading(evaluation))
@@ -44,7 +44,7 @@ def _heading(evaluation: Evaluation) -> str:
         safe(model.name),
         safe(model.architecture),
         model.dtype,
-        f"{counted(len(text.indices), what)}, {sum(text.predicted):,} predicted tokens",
+        f"{counted(len(text.indices), what)}, {counted(sum(text.predicted), 'predicted token')}",
     ]
     noise = evaluation.settings.noise
     if noise is not None:
@@ -60,9 +60,9 @@ def _loss(result: Result) -> str:
 
 
 def _perplexity(result: Result) -> str:
+    # Without its interval, which is lopsided: e to the power of the loss's.
     value = result.perplexity
-    digits = 2 if value is not None and value < 100 else 0
-    return with_half_width(value, result.perplexity_interval, digits=digits)
+    return number(value, 2 if value is not None and value < 100 else 0)
 
 
 def _more(result: Result) -> str:

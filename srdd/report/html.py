@@ -46,7 +46,8 @@ def check_extra() -> None:
     missing = [name for name in EXTRA if importlib.util.find_spec(name) is None]
     if missing:
         raise InputError(
-            f"the HTML report needs {' and '.join(missing)}", "pip install 'srdd[html]'"
+            f"the HTML report needs {' and '.join(missing)}",
+            f"pip install {' '.join(missing)}",
         )
 
 

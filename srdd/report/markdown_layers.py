@@ -226,8 +226,8 @@ def _every_layer(group: Group) -> str:
 
 
 _VERDICTS = """
-Verdicts: ok = no threshold breached; at floor = breached, but within 1 dB of what Gaussian data
-gets in this format; poor, bad = more than 1, 3 dB below that; broken = NaN or infinite values.
+Verdicts: ok = no threshold breached; at floor = breached, but at most 1 dB below what Gaussian
+data gets in this format; poor, bad = more than 1, 3 dB below that; broken = NaN or infinite values.
 ± is half the width of a 95 % interval over prompts.
 """
 

@@ -136,6 +136,11 @@ def ranking_sentence(ranking: Ranking) -> str:
         "relative_l1": "relative L1 error",
         "sqnr_db": "SQNR",
     }.get(ranking.metric, ranking.metric)
+    if ranking.site == "weight":
+        spread = (
+            "" if ranking.spread is None else f"; layers spread by {100 * ranking.spread:.1f} %"
+        )
+        return f"Ranking by {name}: exact, since weights depend on no prompt{spread}."
     if ranking.tau_halves is None or ranking.top_k_change is None:
         return f"Ranking by {name}: its stability needs at least two prompts and differing layers."
     spread = "" if ranking.spread is None else f"; layers spread by {100 * ranking.spread:.1f} %"
@@ -239,8 +244,8 @@ def scan_tables(scan: Scan, by: str = "layer") -> list[RenderableType]:
     parts.append(Text(""))
     parts.append(
         Text(
-            "Verdicts: ok = no threshold breached; at floor = breached, but within 1 dB of what "
-            "Gaussian data gets in this format; poor, bad = more than 1, 3 dB below that; "
+            "Verdicts: ok = no threshold breached; at floor = breached, but at most 1 dB below "
+            "what Gaussian data gets in this format; poor, bad = more than 1, 3 dB below that; "
             "broken = NaN or infinite values.",
             style="dim",
         )

@@ -4,8 +4,8 @@ A threshold alone says little about 4-bit formats, because ideal Gaussian data f
 So the word also weighs how far the SQNR lies below the format's own floor:
 
     ok         no threshold is breached
-    at floor   one is breached, but the SQNR is within 1 dB of what Gaussian data gets: the format's
-               own limit
+    at floor   one is breached, but the SQNR is at most 1 dB below what Gaussian data gets, or
+               above it: the format's own limit
     poor       one is breached, and the SQNR is 1 to 3 dB below that floor
     bad        one is breached, and the SQNR is more than 3 dB below that floor
     flagged    a threshold is breached, and no SQNR is there to compare

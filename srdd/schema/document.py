@@ -108,7 +108,7 @@ def check_version(found: dict[str, Any], kind: str, version: int, name: str) -> 
     if made_with > version:
         raise InputError(
             f"{name} has schema version {made_with}, and this srdd reads up to {version}",
-            "update srdd: pip install --upgrade srdd",
+            "update srdd",
         )
 
 

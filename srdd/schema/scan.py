@@ -340,7 +340,9 @@ class Scan(Part):
         if len(fitting) != 1:
             what = "several formats" if len(fitting) > 1 else "no format"
             name = f" for {format!r}" if format else ""
-            raise UsageError(f"the scan holds {what}{name}", f"name one of: {', '.join(specs)}")
+            raise UsageError(
+                f"the scan holds {what}{name}", f"name one of: {', '.join(fitting or specs)}"
+            )
         name, _, rule = fitting[0].partition(":")
         wanted = (site, name, rule, (operands or "both") if site == "linear" else None)
         kept = [r for r in self.records if (r.site, r.format, r.scale_rule, r.operands) == wanted]

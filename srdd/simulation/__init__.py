@@ -1,6 +1,6 @@
 """Simulation: a model whose linears compute with quantized operands (W4A4, W4A16, W16A4).
 
-Inside `with simulate(model):` each selected linear computes Q(x) Q(W)^T + b in place of x W^T + b,
+Inside `with simulate(...):` each selected linear computes Q(x) Q(W)^T + b in place of x W^T + b,
 where Q rounds to a format and back (srdd.fake_quantize) in blocks along the input dimension. The
 product itself runs in the model's own type: what is simulated is the rounding of the operands, not
 the order in which some hardware adds up. Of a format with a rotation, the values that come back are
@@ -28,6 +28,7 @@ from srdd.errors import UsageError
 from srdd.formats import FormatSpec, parse_spec
 from srdd.kernels import rotation
 from srdd.linears import Weight, find_weights
+from srdd.precision import check_full_precision
 from srdd.selection import Selection
 from srdd.simulation.operand import Operand
 from srdd.simulation.replaced import Linear, Replaced, StackedExperts, State, is_replaced
@@ -99,8 +100,8 @@ class Simulation:
 @contextmanager
 def simulate(
     model: nn.Module,
-    weights: str | None = "mxfp4",
-    activations: str | None = "mxfp4",
+    weights: str | None = None,
+    activations: str | None = None,
     *,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
@@ -113,9 +114,9 @@ def simulate(
     Arguments:
         model: a causal language model; its parameters and its mode are not touched. Do not run it
             in several threads at once meanwhile.
-        weights: format of the weights, such as `mxfp4:even`; None leaves them (W16A4).
-        activations: format of what goes into each linear; None leaves it (W4A16). A rule `tensor`
-            takes a whole batch with its padding as the tensor.
+        weights: format of the weights, such as `mxfp4`; None leaves them as they are (W16A4).
+        activations: format of what goes into each linear; None leaves it as it is (W4A16). A
+            rule `tensor` takes a whole batch with its padding as the tensor.
         include, exclude: patterns on the names of linears, see srdd.selection.
 
     Yields:
@@ -126,7 +127,7 @@ def simulate(
         UsageError: both operands are None; an unknown format; a rotation that does not fit; a
             pattern that fits nothing; no linear can be simulated; the model is compiled; one of
             these linears is being simulated already.
-        InputError: the model has no decoder layers.
+        InputError: the model has no decoder layers, or is quantized already.
     """
     if weights is None and activations is None:
         raise UsageError(
@@ -135,6 +136,7 @@ def simulate(
         )
     w_spec = None if weights is None else parse_spec(weights)
     a_spec = None if activations is None else parse_spec(activations)
+    check_full_precision(model)
     _check_eager(model)
     state = State(model)
     replaced, refused = _find(model, state, w_spec, a_spec, tuple(include), tuple(exclude))

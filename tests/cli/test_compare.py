@@ -77,7 +77,9 @@ class TestStreams:
         out = capfd.readouterr().out
         assert "a wider terminal also shows" in out
         assert any(line.split()[:1] == ["5"] and "worse" in line for line in out.splitlines())
-        assert max(map(len, out.splitlines())) <= 40
+        # A verdict of several words may wrap; nothing is cut.
+        assert max(map(len, out.splitlines())) <= 56
+        assert "no difference seen" in out
 
     def test_a_file_is_written_in_the_form_of_its_name(
         self, here: Path, capfd: pytest.CaptureFixture[str]
@@ -294,6 +296,28 @@ class TestWhatIsCompared:
         out = capfd.readouterr().out
         row = next(line for line in out.splitlines() if line.startswith("    3 "))
         assert row.split()[2:] == ["-", "-", "-", "undefined"]
+
+    def test_an_ending_that_no_form_has(
+        self, here: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        for name, error in (("one.json", 0.2), ("other.json", 0.3)):
+            with_identity(thorough([error]), name[0] * 64).save(name)
+        assert run(["compare", "one.json", "other.json", "-o", "c.html"]) == 2
+        assert "no form goes with the ending .html" in capfd.readouterr().err
+        assert not Path("c.html").exists()
+
+    @pytest.mark.parametrize("form", ["terminal", "markdown", "json", "csv"])
+    def test_a_metric_that_is_null_everywhere(
+        self, form: str, here: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        found = json.loads(PROTOTYPE.read_text())
+        for layer in found["report"]["per_layer"]:
+            layer["sqnr_db"] = None
+        Path("nulls.json").write_text(json.dumps(found))
+        assert run(["compare", str(PROTOTYPE), "nulls.json", "--as", form]) == 0
+        out = capfd.readouterr().out.lower()
+        assert "nan" not in out
+        assert "inf" not in out.replace("info", "")
 
 
 class TestHostile:

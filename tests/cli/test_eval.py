@@ -117,7 +117,7 @@ def test_several_formats_side_by_side(srdd: Command, folder: Path, text: Path) -
     assert all(result.kl > 0 for result in found.results[1:])
     assert found.text.predicted == [19, 16, 13, 10]
     for result in found.results:
-        assert f"{result.perplexity:.0f} ±" in told.out
+        assert f" {result.perplexity:.0f} " in told.out
 
 
 def test_the_document_alone_goes_to_standard_output(
@@ -176,10 +176,12 @@ def test_a_configuration_of_another_model_is_refused(
     other = tmp_path / "other"
     families.new("llama", num_hidden_layers=2).save_pretrained(other)
     tokenizer.save_pretrained(other)
-    message, _ = srdd.fails(
+    message, hint = srdd.fails(
         *("eval", other, "--prompts", text, "--rin", rin, "--step", 40, "--total-steps", 100)
     )
-    assert "layers" in message or "model" in message
+    assert "3 layers" in message, message
+    assert "2" in message
+    assert "scan" in hint
 
 
 @pytest.mark.parametrize(
@@ -228,7 +230,7 @@ def test_a_text_with_nothing_to_predict_is_refused(
 ) -> None:
     file = tmp_path / "short.txt"
     for content, message in (
-        ("a", "no prompt has a token to predict"),
+        ("a", "the text has 1 token, fewer than one piece of"),
         (" \n", "is blank"),
         (b"\xff\xfe\x00", "is not UTF-8 text"),
     ):
@@ -259,3 +261,28 @@ def test_a_pipe_gets_plain_lines_and_its_end_no_traceback(folder: Path, text: Pa
     assert run.stdout.startswith(str(folder)[:40])
     assert "Traceback" not in run.stderr
     assert "\x1b" not in run.stdout + run.stderr
+
+
+@pytest.mark.parametrize("columns", ["40", "60", "80"])
+def test_no_figure_is_cut_however_long_the_names(
+    columns: str, srdd: Command, folder: Path, text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    formats = ("--weights", "mxfp4+hadamard32", "--activations", "mxfp8_e4m3+hadamard32")
+    told = srdd("eval", folder, "--prompts", text, *formats, "-o", f"{columns}.json")
+    assert told.code == 0, told.err
+    (row,) = [line for line in told.out.splitlines() if line.startswith("mxfp4+hadamard32")]
+    shown = " ".join(told.out.split())
+    kl = load_evaluation(f"{columns}.json").results[1].kl
+    assert kl is not None
+    assert f"{kl:.{3 if kl >= 0.01 else 4}f}" in row or columns == "40"
+    assert f"{kl:.{3 if kl >= 0.01 else 4}f} ±" in shown
+    assert "(a wider terminal also shows:" in shown
+
+
+@pytest.mark.parametrize("option", ["--weights", "--activations"])
+def test_an_operand_is_named_once(option: str, srdd: Command, text: Path) -> None:
+    given = (option, "mxfp4", option, "nvfp4")
+    message, hint = srdd.fails("eval", "demo", "--prompts", text, *given)
+    assert message == f"{option} stands 2 times"
+    assert "--format repeats" in hint

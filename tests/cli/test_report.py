@@ -236,7 +236,17 @@ class TestRefusals:
 
         monkeypatch.setattr(html, "EXTRA", ("no_such_package",))
         said = complaint(capfd, "missing.json", "--as", "html")
-        assert "error: the HTML report needs no_such_package hint: pip install 'srdd[html]'" in said
+        assert "error: the HTML report needs no_such_package" in said
+        assert "hint: pip install no_such_package" in said
+
+    def test_an_ending_that_no_form_has(
+        self, here: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        made([0.2]).save("x.json")
+        said = complaint(capfd, "x.json", "-o", "guide.pdf")
+        assert "error: no form goes with the ending .pdf" in said
+        assert ".md" in said
+        assert not Path("guide.pdf").exists()
 
     @pytest.mark.parametrize(
         ("change", "message"),

@@ -19,6 +19,20 @@ def parts(gate: Gate) -> tuple[object, ...]:
 
 class TestGrammar:
     @pytest.mark.parametrize(
+        ("text", "hint", "place"),
+        [
+            ("new.deadzone > 5", "write 5%", 15),
+            ("relative_error > 2", "write 2%", 17),
+            ("saturation > 150%", "at most 100%", 13),
+        ],
+    )
+    def test_a_share_that_is_never_reached_is_told(self, text: str, hint: str, place: int) -> None:
+        with pytest.raises(GateError, match="is a fraction, and") as caught:
+            parse_gate(text)
+        assert hint in caught.value.hint
+        assert caught.value.place == place
+
+    @pytest.mark.parametrize(
         ("text", "wanted"),
         [
             ("sqnr_db < -0.5", ("layer", "difference", "sqnr_db", "<", -0.5)),

@@ -80,12 +80,18 @@ def _metrics(total: np.ndarray) -> list[float]:
     return [sqnr, flushed / count, over / count, clipped / e2, relative / count, l1 / count]
 
 
+def line(spec: str, rounding: str, found: dict[str, float]) -> str:
+    """An entry as `srdd/floors.py` has it."""
+    sqnr, *shares = found.values()
+    figures = ", ".join([f"{sqnr:.3f}", *(f"{share:.4g}" for share in shares)])
+    return f'    ("{spec}", "{rounding}"): Floor({figures}),\n'
+
+
 def main() -> None:
     specs = sys.argv[1:] or [f"{name}:{rule}" for name in oracle.FORMATS for rule in rules_of(name)]
     for spec in specs:
-        for _rounding, found in floors(spec, VALUES, seed=1).items():
-            sqnr, *shares = found.values()
-            ", ".join([f"{sqnr:.3f}", *(f"{share:.4g}" for share in shares)])
+        for rounding, found in floors(spec, VALUES, seed=1).items():
+            sys.stdout.write(line(spec, rounding, found))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import families
@@ -62,3 +63,18 @@ def test_a_layer_with_another_order_is_named(scan: Any) -> None:
 def test_a_single_format_is_not_compared(tokenizer: Any) -> None:
     scan = scan_model(families.shared("llama"), tokenizer, ["abc"])
     assert format_comparison(scan, "output") == []
+
+
+def test_products_are_held_against_the_floor_of_products(tokenizer: Any) -> None:
+    model = families.shared("llama")
+    scan = scan_model(
+        model, tokenizer, ["one two", "three"], sites=["linear"], formats=["mxfp4", "nvfp4"]
+    )
+    text = shown(scan, "linear", width=120)
+    rows = {line.split()[0]: line for line in text.splitlines() if ":" in line.split(" ")[0]}
+    for spec, floor in (("mxfp4:floor", 18.788), ("nvfp4:token", 20.429)):
+        r = 10 ** (-floor / 10)
+        wanted = -10 * math.log10(2 * r + r * r)
+        assert f" {wanted:.1f} " in rows[spec], rows[spec]
+    assert "dead %" not in text
+    assert "sum|e|/sum|x| %" in text

@@ -116,3 +116,8 @@ def test_figures_agree_with_the_file() -> None:
     for row, record in zip(rows_of(scan), document["records"], strict=True):
         for metric, value in record["metrics"].items():
             assert float(row[metric]) == value
+
+
+def test_a_layers_output_is_of_no_kind() -> None:
+    rows = rows_of(made([0.2, 0.3]))
+    assert [row["kind"] for row in rows] == ["", ""]

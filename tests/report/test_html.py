@@ -255,6 +255,7 @@ def named(name: str) -> Scan:
     return scan.model_copy(
         update={
             "model": model,
+            "calibration": scan.calibration.model_copy(update={"source": name}),
             "run": run,
             "warnings": [name],
             "not_measured": [NotMeasured(module=name, reason=name)],
@@ -340,4 +341,4 @@ def test_what_is_missing_is_said_with_its_hint(
     )
     with pytest.raises(InputError, match=f"the HTML report needs {missing}") as caught:
         shown(made([0.2]))
-    assert caught.value.hint == "pip install 'srdd[html]'"
+    assert caught.value.hint == f"pip install {missing}"

@@ -410,3 +410,9 @@ def test_another_rounding_is_named() -> None:
     assert "mxfp4:floor, rounding stochastic, site output" in text
     (row,) = [r for r in table(text, "Over all layers") if r[0] == "SQNR"]
     assert "16.0" in row  # the floor under stochastic rounding
+
+
+def test_the_ranking_of_weights_is_exact() -> None:
+    text = shown(made([0.2, 0.3, 0.4], site="weight"), width=200)
+    assert "Ranking by relative error: exact, since weights depend on no prompt" in text
+    assert "at least two prompts" not in text
