@@ -6,7 +6,7 @@ energy, at several levels of sigma and with several seeds. Then comes the loss o
 under W4A4, without noise. Everything but the noise is the same within a seed, so differences are
 paired by seed.
 
-    python examples/rin_experiment.py            about half an hour on two cores
+    python examples/rin_experiment.py            about 20 minutes on two free cores
     python examples/rin_experiment.py --quick    shows within a minute that all parts work
 
 Interrupt it whenever you like: the same command goes on with the runs that are not finished.
@@ -124,6 +124,7 @@ def environment() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "system": platform.system(),
         "python": platform.python_version(),
+        "threads_of_a_run": 1,
     }
 
 
@@ -225,7 +226,7 @@ def perform(
             "seeds": seeds,
             "arms": [BASELINE, *ARMS],
             "command": shlex.join(["python", "examples/rin_experiment.py", *sys.argv[1:]]),
-            "environment": {**environment(), "workers": workers, "threads_per_worker": 1},
+            "environment": environment(),
             **duration(every),
             "configs": {
                 name: {
@@ -253,7 +254,7 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder that keeps the runs and the results.")] = Path(
         "rin-experiment"
     ),
-    seeds: Annotated[int, typer.Option(help="Runs of each arm; more can be added later.")] = 8,
+    seeds: Annotated[int, typer.Option(help="Runs of each arm; more can be added later.")] = 5,
     sigma: Annotated[
         list[str], typer.Option(metavar="START:END", help="A level of noise; repeat for several.")
     ] = list(LEVELS),  # noqa: B006 - typer copies it

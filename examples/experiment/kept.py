@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,20 @@ from srdd.schema.document import write_whole
 from srdd.schema.rin import RinConfig
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    write_whole(path, (json.dumps(content, indent=1) + "\n").encode(), force=True)
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write an object, with a line for each entry of its lists and objects."""
+    lines = [f"{json.dumps(name)}: {_opened(value)}" for name, value in content.items()]
+    text = "{\n" + ",\n".join(lines) + "\n}\n"
+    write_whole(path, text.encode(), force=True)
+
+
+def _opened(value: Any) -> str:
+    if isinstance(value, dict):
+        lines = [f" {json.dumps(name)}: {json.dumps(one)}" for name, one in value.items()]
+        return "{\n" + ",\n".join(lines) + "\n}"
+    if isinstance(value, list):
+        return "[\n" + ",\n".join(f" {json.dumps(one)}" for one in value) + "\n]"
+    return json.dumps(value)
 
 
 def mark_of(config: RinConfig | None) -> str | None:

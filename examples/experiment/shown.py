@@ -53,12 +53,15 @@ def table(summary: Mapping[str, Any], levels: Sequence[Level], format: str) -> s
             )
             lines.append(f"{arm:10}{''.join(cells)}".rstrip())
     told = summary["comparisons"]
+    excluding = told["exclude_zero"]
+    lower = f" ({told['of_these_lower_loss']} of them with lower loss)" if excluding else ""
     note = (
         "Below 0: lower loss with noise. *: the interval excludes 0. Of the "
-        f"{told['number']} differences to no noise under W4A4, {told['exclude_zero']} exclude 0, "
-        f"{told['of_these_lower_loss']} of them with lower loss. By chance, "
-        f"{told['by_chance']:.1f} would if noise did nothing. Widened so that all hold at once "
-        f"(Bonferroni), {told['exclude_zero_bonferroni']} do."
+        f"{told['number']} differences to no noise under W4A4, {excluding or 'none'} "
+        f"exclude{'s' if excluding < 2 else ''} 0{lower}; {told['by_chance']:.1f} would by chance "
+        "if noise did nothing. Widened so that all hold at once (Bonferroni), "
+        f"{told['exclude_zero_bonferroni'] or 'none'} "
+        f"do{'es' if told['exclude_zero_bonferroni'] < 2 else ''}."
     )
     lines += ["", *textwrap.wrap(note, 80)]
     return "\n".join(lines) + "\n"
@@ -81,28 +84,28 @@ def draw(results: Results, summary: Mapping[str, Any], levels: Sequence[Level], 
         figure, panels = pyplot.subplots(
             1,
             len(levels),
-            figsize=(3.4 * len(levels) + 0.6, 3.2),
+            figsize=(2.9 * len(levels) + 0.9, 3.4),
+            sharex=True,
             sharey=True,
             squeeze=False,
             layout="constrained",
         )
-        places = range(len(ARMS))
         for number, (panel, level) in enumerate(zip(panels[0], levels, strict=True)):
             panel.axvline(0, color="0.6", linewidth=1)
             for shift, form, colour, label in (
-                (-0.14, "w4a4", "C0", "W4A4"),
-                (0.14, "bfloat16", "C1", "16 bits"),
+                (-0.16, "w4a4", "C0", "W4A4"),
+                (0.16, "bfloat16", "C1", "16 bits"),
             ):
-                for place, arm in enumerate(ARMS):
+                places = [place + shift for place in range(len(ARMS))]
+                for place, arm in zip(places, ARMS, strict=True):
                     runs = zip(results[number, arm], results[None, BASELINE], strict=True)
-                    dots = [a["held_out"][form] - b["held_out"][form] for a, b in runs]
-                    heights = [place + shift] * len(dots)
-                    panel.plot(dots, heights, ".", color=colour, alpha=0.35, markersize=4)
+                    dots = [1e3 * (a["held_out"][form] - b["held_out"][form]) for a, b in runs]
+                    panel.plot(dots, [place] * len(dots), "|", color=colour, alpha=0.5)
                 found = [rows[number, arm][form]["to_none"] for arm in ARMS]
                 panel.errorbar(
-                    [one["mean"] for one in found],
-                    [place + shift for place in places],
-                    xerr=[one["half_width"] for one in found],
+                    [1e3 * one["mean"] for one in found],
+                    places,
+                    xerr=[1e3 * one["half_width"] for one in found],
                     fmt="o",
                     color=colour,
                     markersize=4,
@@ -110,10 +113,10 @@ def draw(results: Results, summary: Mapping[str, Any], levels: Sequence[Level], 
                     label=label,
                 )
             panel.set_title(sigmas(level), fontsize=9)
-            panel.set_xlabel("held-out loss minus that\nwithout noise, nats per token")
-            panel.ticklabel_format(axis="x", style="sci", scilimits=(-3, 3))
-        panels[0][0].set_yticks(list(places), ARMS)
+        panels[0][0].set_yticks(range(len(ARMS)), ARMS)
         panels[0][0].invert_yaxis()
-        panels[0][-1].legend(fontsize=8, loc="lower right")
+        figure.supxlabel("held-out loss minus that without noise, 0.001 nats per token", fontsize=9)
+        handles, labels = panels[0][0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper right", ncols=2, fontsize=8)
         figure.savefig(path, format="svg", metadata={"Date": None})
         pyplot.close(figure)

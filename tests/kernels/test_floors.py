@@ -17,7 +17,9 @@ def _check(spec: str, values: int, seed: int, decibels: float, share: float) -> 
         assert floor.sqnr_db == pytest.approx(wanted["sqnr_db"], abs=decibels), rounding
         for name in gaussian.METRICS[1:]:
             found = getattr(floor, name)
-            assert found == pytest.approx(wanted[name], rel=share, abs=share / 20), (name, rounding)
+            # Where clipping is rare, few values carry all of its energy.
+            rel = 5 * share if name == "clipping_share" else share
+            assert found == pytest.approx(wanted[name], rel=rel, abs=share / 20), (name, rounding)
 
 
 @pytest.mark.parametrize("spec", SPECS)
