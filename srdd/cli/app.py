@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from srdd import __version__
-from srdd.cli import console
+from srdd.cli import console, interrupts
 from srdd.cli.compare import compare
 from srdd.cli.eval import evaluate
 from srdd.cli.explain import explain
@@ -89,6 +89,7 @@ def run(arguments: list[str] | None = None) -> int:
     """Run a command line and give back its exit code; nothing is raised."""
     given = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in given
+    interrupts.listen()
     try:
         # Not app(): it would turn an interrupt and a closed pipe into exit codes of its own.
         command = typer.main.get_command(app)

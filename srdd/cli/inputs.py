@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
-from srdd.cli import console
+from srdd.cli import console, interrupts
 from srdd.errors import UsageError
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ class Display:
         self._bar = self._stack.enter_context(console.progress(what, amount, unit))
 
     def advanced(self, amount: int) -> None:
+        interrupts.check()
         if self._bar is not None:
             self._bar.advance(amount)
 
