@@ -59,9 +59,15 @@ def to_yaml(documents: Sequence[tuple[Sequence[str], Settings]]) -> str:
         flow = bool(data) and not any(isinstance(key, str) for key in data)
         return dumper.represent_mapping("tag:yaml.org,2002:map", data.items(), flow_style=flow)
 
+    def text(dumper: Dumper, data: str) -> yaml.Node:
+        # Other styles write some line separators as they are, which a parser folds into a space.
+        style = None if data.isprintable() else '"'
+        return dumper.represent_scalar("tag:yaml.org,2002:str", data, style=style)
+
     def sequence(dumper: Dumper, data: Sequence[Any]) -> yaml.Node:
         return dumper.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=True)
 
+    Dumper.add_representer(str, text)
     Dumper.add_representer(dict, mapping)
     Dumper.add_representer(list, sequence)
     written = [

@@ -143,6 +143,8 @@ QUIET = settings(
 @example("a'b;c`d`")
 @example("layers.0\nrm -rf")
 @example("\u2028\x85\x1b[31m")
+@example("\x85")
+@example("\u2029")
 @example("{x: 1, y: [2]}")
 @example("null")
 @example("1e3")
