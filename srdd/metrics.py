@@ -30,6 +30,9 @@ METRICS = (
     "relative_l1",
 )
 
+REPRODUCED = "reconstruction is exact"
+"""Why a metric is undefined where quantization changed nothing."""
+
 HIGHER_IS_BETTER = frozenset({"sqnr_db"})
 """Of every other metric, less is better."""
 
@@ -167,7 +170,7 @@ def why_undefined(sums: Sums) -> dict[str, str]:
     elif field(sums, "x2") == 0:
         reason = "every value is zero"
     else:
-        reason = "reconstruction is exact"
+        reason = REPRODUCED
     return {name: reason for name, value in derive(sums).items() if np.isnan(value)}
 
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from srdd.cli import console
-from srdd.cli.suggest import load
-from srdd.errors import UsageError, unknown_name
+from srdd.cli.options import Debug, Force
+from srdd.cli.scans import form_of, load
+from srdd.errors import UsageError
 from srdd.report.text import safe
 
 if TYPE_CHECKING:
@@ -104,12 +105,8 @@ def compare(
             show_default="standard output",
         ),
     ] = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Overwrite an existing file.", show_default="off")
-    ] = False,
-    debug: Annotated[
-        bool, typer.Option("--debug", help="Show the traceback of an error.", show_default="off")
-    ] = False,
+    force: Force = False,
+    debug: Debug = False,
 ) -> None:
     """Hold two scans against each other, layer by layer: better, worse, or no difference seen.
 
@@ -118,7 +115,7 @@ def compare(
     """
     from srdd.schema.document import check_target
 
-    form = _form(form, output)
+    form = form_of(form, output, FORMS, SUFFIXES)
     if output not in (None, "-"):
         check_target(Path(output), force=force)
     gates = [_gate(text) for text in fail_on]
@@ -141,20 +138,6 @@ def compare(
         _tell(outcomes)
     if not all(one.held for one in outcomes):
         raise typer.Exit(1)
-
-
-def _form(form: str | None, output: str | None) -> str:
-    if form is None:
-        suffix = Path(output or "").suffix.lower()
-        if suffix and suffix not in SUFFIXES:
-            raise UsageError(
-                f"no form goes with the ending {suffix}",
-                f"end the name in {', '.join(SUFFIXES)}, or choose a form with --as",
-            )
-        return SUFFIXES.get(suffix, "terminal")
-    if form not in FORMS:
-        raise unknown_name("form", form, FORMS)
-    return form
 
 
 def _called(source: str) -> str:
@@ -207,7 +190,10 @@ def _deliver(
 
     content = _content(found, outcomes, form)
     if output in (None, "-"):
-        console.show(*content) if isinstance(content, list) else console.write_result(content)
+        if isinstance(content, list):
+            console.show(*content)
+        else:
+            console.write_result(content)
         return
     if isinstance(content, list):
         from srdd.cli.sheet import plain
@@ -244,4 +230,7 @@ def _tell(outcomes: list[Outcome]) -> None:
 
     for one in outcomes:
         sentence = f"gate {one.gate.text!r} {outcome(one)}"
-        console.say(sentence) if one.held else console.warn(sentence)
+        if one.held:
+            console.say(sentence)
+        else:
+            console.warn(sentence)

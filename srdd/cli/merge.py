@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from srdd.cli import console
+from srdd.cli.options import Debug, Force
 from srdd.errors import UsageError, counted
 from srdd.report.text import safe
 
@@ -39,12 +40,8 @@ def merge(
             show_default="off",
         ),
     ] = False,
-    force: Annotated[
-        bool, typer.Option("--force", help="Overwrite an existing file.", show_default="off")
-    ] = False,
-    debug: Annotated[
-        bool, typer.Option("--debug", help="Show the traceback of an error.", show_default="off")
-    ] = False,
+    force: Force = False,
+    debug: Debug = False,
 ) -> None:
     """Merge scans of the parts of a prompt set into exactly the scan of the whole.
 
@@ -58,7 +55,7 @@ def merge(
     _check_parts(parts)
     if output != "-":
         check_target(Path(output), force=force)
-    from srdd.cli.suggest import load
+    from srdd.cli.scans import load
     from srdd.merge import merge_scans
 
     scans = [load(part) for part in parts]

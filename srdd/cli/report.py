@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from srdd.cli import console
+from srdd.cli.options import Debug, Force
+from srdd.cli.scans import form_of, load, newest
 from srdd.errors import UsageError, unknown_name
 from srdd.report.text import safe
 
@@ -63,9 +65,7 @@ def report(
             show_default="standard output; html on a terminal: a file named after the scan",
         ),
     ] = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Overwrite an existing file.", show_default="off")
-    ] = False,
+    force: Force = False,
     site: Annotated[
         list[str],
         typer.Option(
@@ -90,9 +90,7 @@ def report(
             show_default="layer",
         ),
     ] = None,
-    debug: Annotated[
-        bool, typer.Option("--debug", help="Show the traceback of an error.", show_default="off")
-    ] = False,
+    debug: Debug = False,
 ) -> None:
     """Show what scans found: in the terminal, as a guide, as a page, or as figures.
 
@@ -100,13 +98,13 @@ def report(
     """
     from srdd.schema.document import check_target
 
-    form = _form(form, output)
+    form = form_of(form, output, FORMS, SUFFIXES)
     view = _view(form, by)
     if form == "html":
         from srdd.report.html import check_extra
 
         check_extra()
-    sources = scans or [_newest()]
+    sources = scans or [newest()]
     if form == "html" and len(sources) > MOST_SCANS:
         raise UsageError(
             f"{len(sources)} scans in one page", f"overlay at most {MOST_SCANS}, or use --as csv"
@@ -118,25 +116,14 @@ def report(
     if isinstance(content, list):
         from srdd.cli.sheet import plain
 
-        console.show(*content) if target is None else _write(target, plain(content), force)
+        if target is None:
+            console.show(*content)
+        else:
+            _write(target, plain(content), force)
     elif target is None:
         console.write_result(content)
     else:
         _write(target, content, force)
-
-
-def _form(form: str | None, output: str | None) -> str:
-    if form is None:
-        suffix = Path(output or "").suffix.lower()
-        if suffix and suffix not in SUFFIXES:
-            raise UsageError(
-                f"no form goes with the ending {suffix}",
-                f"end the name in {', '.join(SUFFIXES)}, or choose a form with --as",
-            )
-        return SUFFIXES.get(suffix, "terminal")
-    if form not in FORMS:
-        raise unknown_name("form", form, FORMS)
-    return form
 
 
 def _view(form: str, by: str | None) -> str:
@@ -155,14 +142,6 @@ def _view(form: str, by: str | None) -> str:
     return by
 
 
-def _newest() -> str:
-    from srdd.cli.latest import newest_scan
-
-    found = str(newest_scan(Path()))
-    console.say(f"reading {safe(found)}, the newest scan here")
-    return found
-
-
 def _target(form: str, output: str | None, sources: list[str]) -> Path | None:
     """Where the report goes; None for standard output. A page of megabytes is not for a screen."""
     if output == "-":
@@ -178,18 +157,13 @@ def _target(form: str, output: str | None, sources: list[str]) -> Path | None:
 
 def _read(sources: list[str]) -> list[tuple[str, Scan]]:
     """The scans, each with a name that tells them apart."""
-    from srdd.reading import load_scan, parse_scan
-
     if sources.count("-") > 1:
         raise UsageError("standard input is named twice", "it holds one scan")
     stems = [Path(source).stem for source in sources]
     found = []
     for source, stem in zip(sources, stems, strict=True):
-        if source == "-":
-            found.append(("standard input", parse_scan(sys.stdin.buffer.read(), "standard input")))
-        else:
-            name = stem if stems.count(stem) == 1 else source
-            found.append((name, load_scan(Path(source))))
+        name = stem if stems.count(stem) == 1 else source
+        found.append(("standard input" if source == "-" else name, load(source)))
     return found
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from srdd.cli import console
+from srdd.cli.options import Debug
+from srdd.cli.scans import load
 from srdd.errors import UsageError
 from srdd.report.text import safe
 
@@ -36,25 +37,6 @@ def parse_tiers(given: list[str]) -> dict[str, tuple[float, float] | None] | Non
                 f"--tier {setting!r} is no schedule", "write high=0.05:0.001, or low=none"
             ) from None
     return found or None
-
-
-def load(source: str | None) -> Scan:
-    """The scan to start from: a file, `-` for standard input, or the newest in this folder.
-
-    Raises:
-        InputError: there is none, or it cannot be read.
-    """
-    from srdd.reading import load_scan, parse_scan
-
-    if source == "-":
-        return parse_scan(sys.stdin.buffer.read(), "standard input")
-    if source is None:
-        from srdd.cli.latest import newest_scan
-
-        found = newest_scan(Path())
-        console.say(f"reading {safe(str(found))}, the newest scan here")
-        return load_scan(found)
-    return load_scan(Path(source))
 
 
 def suggest(
@@ -202,9 +184,7 @@ def suggest(
             show_default="to fill in",
         ),
     ] = None,
-    debug: Annotated[
-        bool, typer.Option("--debug", help="Show the traceback of an error.", show_default="off")
-    ] = False,
+    debug: Debug = False,
 ) -> None:
     """Turn a scan into a noise configuration for a trainer.
 

@@ -8,17 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from srdd.metrics import METRICS, derive
+from srdd.metrics import METRICS, REPRODUCED, derive
+from srdd.records import REPLICATES
 from srdd.schema.scan import Record
 from srdd.sites import UNDEFINED
 from srdd.sums import Sums, field, from_lists
 from srdd.sums import new as no_sums
-
-REPLICATES = 64
-"""The most that a scan holds."""
-
-REPRODUCED = "reconstruction is exact"
-"""How a record says that quantization changed nothing."""
 
 
 @dataclass(frozen=True)

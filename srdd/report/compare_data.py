@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from srdd.comparison import Comparison, Difference, Group, Outcome, Side
-from srdd.report.text import safe
+from srdd.report.delimited import harmless
 
 COLUMNS = (
     "site",
@@ -123,7 +123,7 @@ def compare_csv(comparison: Comparison) -> str:
     for group in comparison.groups:
         matched = group.matched
         names = (matched.site, matched.operands or "", matched.old_format, matched.new_format)
-        start = [_harmless(name) for name in names]
+        start = [harmless(name) for name in names]
         for layer, found in [
             *((str(layer.layer), layer.differences) for layer in group.layers),
             *([] if group.overall is None else [("all", group.overall)]),
@@ -133,9 +133,3 @@ def compare_csv(comparison: Comparison) -> str:
                 figures = (one.old, one.new, one.difference, *ends)
                 writer.writerow([*start, layer, metric, *figures, one.verdict])
     return file.getvalue()
-
-
-def _harmless(text: str) -> str:
-    """A name that no spreadsheet takes for a formula."""
-    shown = safe(text)
-    return f"'{shown}" if shown.lstrip()[:1] in tuple("=+-@＝＋－＠") else shown

@@ -71,7 +71,7 @@ def delimited(groups: Sequence[tuple[str, Group]], form: str, by: str = "layer")
             row = _row(name, group, record)
             writer.writerow(
                 {
-                    key: _harmless(value) if isinstance(value, str) else value
+                    key: harmless(value) if isinstance(value, str) else value
                     for key, value in row.items()
                 }
             )
@@ -105,6 +105,7 @@ def _row(name: str, group: Group, record: Record) -> dict[str, Any]:
     return row
 
 
-def _harmless(text: str) -> str:
+def harmless(text: str) -> str:
+    """A name that no spreadsheet takes for a formula."""
     shown = safe(text, longest=LONGEST)
     return f"'{shown}" if shown.lstrip()[:1] in FORMULA else shown

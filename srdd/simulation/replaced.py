@@ -10,6 +10,7 @@ transformers' `eager` implementation does, which multiplies with slices and not 
 from __future__ import annotations
 
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -58,7 +59,7 @@ class State:
             )
 
 
-class Replaced:
+class Replaced(ABC):
     """A module whose forward is replaced, with the operands that take its parameters' place."""
 
     def __init__(self, module: nn.Module, activations: FormatSpec | None, state: State) -> None:
@@ -118,8 +119,9 @@ class Replaced:
         finally:
             parameters.update(before)
 
+    @abstractmethod
     def _run(self, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
-        raise NotImplementedError
+        """The module's own computation, with its inputs rounded."""
 
     def _input(self, x: Any) -> Any:
         if self._activations is None or not isinstance(x, Tensor) or not x.is_floating_point():
