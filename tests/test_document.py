@@ -145,6 +145,12 @@ def test_another_kind_is_told(kind: object, complaint: str) -> None:
     assert caught.value.message == f"file is not a document of kind 'k': {complaint}"
 
 
+def test_who_reads_another_kind_is_told() -> None:
+    with pytest.raises(InputError) as caught:
+        check_version({"kind": "srdd.rin", "schema_version": 1}, "srdd.scan", 1, "file")
+    assert "srdd eval --rin" in caught.value.hint
+
+
 def test_the_first_fault_is_named_by_its_place_and_the_others_are_counted() -> None:
     with pytest.raises(ValidationError) as caught:
         Example.model_validate({"value": "much", "many": [1, "two"], "more": 1})

@@ -245,7 +245,6 @@ def evaluate(
 
     with console.phase("starting torch and transformers"):
         from srdd.evaluation import Noise, Way, evaluate_model
-        from srdd.listener import Listener
         from srdd.models import load_model, load_tokenizer
         from srdd.provenance import Origin
     with console.phase(f"loading {model}"):
@@ -286,12 +285,7 @@ def evaluate(
                 command=recorded(shlex.join(["srdd", *sys.argv[1:]])),
                 notes=loaded.notes,
             ),
-            listener=Listener(
-                started=display.started,
-                advanced=display.advanced,
-                told=console.say,
-                noted=console.warn,
-            ),
+            listener=display.listener(),
         )
     finally:
         display.close()

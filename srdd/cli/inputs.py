@@ -11,6 +11,7 @@ from srdd.cli import console, interrupts
 from srdd.errors import UsageError
 
 if TYPE_CHECKING:
+    from srdd.listener import Listener
     from srdd.prompts import PromptSet
 
 
@@ -72,3 +73,11 @@ class Display:
 
     def close(self) -> None:
         self._stack.close()
+
+    def listener(self) -> Listener:
+        """What the work tells: its progress here, and sentences on standard error."""
+        from srdd.listener import Listener
+
+        return Listener(
+            started=self.started, advanced=self.advanced, told=console.say, noted=console.warn
+        )

@@ -191,7 +191,7 @@ def scan(
 
     with console.phase("starting torch and transformers"):
         from srdd.models import load_model, load_tokenizer
-        from srdd.scan import Listener, Origin, scan_model
+        from srdd.scan import Origin, scan_model
     with console.phase(f"loading {model}"):
         reader = None
         if reads:
@@ -229,12 +229,7 @@ def scan(
                 command=recorded(shlex.join(["srdd", *sys.argv[1:]])),
                 notes=loaded.notes,
             ),
-            listener=Listener(
-                started=display.started,
-                advanced=display.advanced,
-                told=console.say,
-                noted=console.warn,
-            ),
+            listener=display.listener(),
         )
     finally:
         display.close()

@@ -92,6 +92,15 @@ def parse_object(content: bytes, name: str) -> dict[str, Any]:
     return found
 
 
+READERS = {
+    "srdd.scan": "that is a scan: `srdd report`, `suggest` and `compare` read it",
+    "srdd.rin": "that is a noise configuration: `srdd eval --rin` reads it",
+    "srdd.evaluation": "that is what `srdd eval` found, for programs to read",
+    "srdd.comparison": "that is what `srdd compare` found, for programs to read",
+}
+"""Kinds of documents, and who reads them."""
+
+
 def check_version(found: dict[str, Any], kind: str, version: int, name: str) -> None:
     """Make sure that `found` is a document of this kind in a version that can be read.
 
@@ -101,7 +110,8 @@ def check_version(found: dict[str, Any], kind: str, version: int, name: str) -> 
     if found.get("kind") != kind:
         held = found.get("kind")
         what = f"it is a {held!r}" if isinstance(held, str) else "it has no such `kind`"
-        raise InputError(f"{name} is not a document of kind {kind!r}: {what}", "name another file")
+        hint = READERS.get(str(held), "name another file")
+        raise InputError(f"{name} is not a document of kind {kind!r}: {what}", hint)
     made_with = found.get("schema_version")
     if not isinstance(made_with, int) or isinstance(made_with, bool) or made_with < 1:
         raise InputError(f"{name} has no usable schema_version", "write the document again")
