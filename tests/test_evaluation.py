@@ -371,3 +371,19 @@ def test_with_noise_every_way_is_run_twice(demo: tuple[nn.Module, Any]) -> None:
     )
     assert first.results[1].kl == 0
     assert any("has no noise" in sentence for sentence in first.warnings)
+    last = evaluate_model(
+        *(model, tokenizer, builtin(limit=4)),
+        noise=Noise(config, "rin.json", step=99, total_steps=100),
+        max_length=48,
+    )
+    # bfloat16's neighbours around 1 lie eight times as far apart as this sigma.
+    lost = [sentence for sentence in last.warnings if sentence.startswith("noise of sigma 0.0005")]
+    assert len(lost) == 1
+    assert lost[0].endswith("% of the noisy weights as they were")
+    assert int(lost[0].partition(" %")[0].split()[-1]) > 90
+    loudest = evaluate_model(
+        *(model, tokenizer, builtin(limit=1)),
+        noise=Noise(config, "rin.json", step=10, total_steps=100),
+        max_length=8,
+    )
+    assert not any(sentence.startswith("noise of sigma") for sentence in loudest.warnings)

@@ -20,6 +20,9 @@ from srdd.simulation import Simulation, simulate
 
 Figures = NDArray[np.float64]
 
+MUCH_LOST = 0.1
+"""Share of weights that noise leaves as they were from which on a reader is told."""
+
 
 class Runner:
     """Runs the model one way after the other over the same batches."""
@@ -109,6 +112,11 @@ class Runner:
                 self._listener.note(
                     f"step {noise.step} of {noise.total_steps} lies in the first stage of "
                     "the schedule, which has no noise"
+                )
+            elif report.unchanged is not None and report.unchanged > MUCH_LOST:
+                self._listener.note(
+                    f"noise of sigma {report.sigma:.3g}, of which rounding to the weights' type "
+                    f"leaves {100 * report.unchanged:.0f} % of the noisy weights as they were"
                 )
             yield
 
