@@ -2,7 +2,8 @@
 
 A point is a module's output, its input, or its product. Several modules often read one and the same
 tensor (the query, key and value projections; gate and up): as an input it is measured once, at the
-module that reads it first, and the others are noted there.
+module that reads it first, and the others are noted there. Experts that are stacked in one
+parameter have no modules to hook; srdd.experts tells of their products.
 
 A hook never keeps an activation. It runs the kernel on it at once, while it is still in cache, and
 adds the result to sums on the same device. No hook waits for the device.
