@@ -16,10 +16,10 @@ import numpy as np
 
 from benchmarks import machine
 from benchmarks.startup import SRDD, seconds
-from srdd import histogram, sums
-from srdd.formats import parse_spec
-from srdd.records import REPLICATES, Measured, build
-from srdd.schema.scan import Scan
+from srdd.documents.records import REPLICATES, Measured, build
+from srdd.documents.scan import Scan
+from srdd.numerics import histogram, sums
+from srdd.numerics.formats import parse_spec
 
 TENSORS = {
     "output": [""],
@@ -68,7 +68,7 @@ def measured(layers: int, factor: float, rng: np.random.Generator) -> list[Measu
 
 def scan_of(layers: int, factor: float, fingerprint: str, sites: list[str]) -> Scan:
     """A scan without intervals and rankings of its own, which take long and are not read."""
-    from srdd.prototype import read_prototype
+    from srdd.documents.prototype import read_prototype
 
     rng = np.random.default_rng(0)
     kept = [one for one in measured(layers, factor, rng) if one.site in sites]

@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 
 from benchmarks import machine
-from srdd.formats import FORMATS, FormatSpec, parse_spec
-from srdd.kernels import row_sums
+from srdd.numerics.formats import FORMATS, FormatSpec, parse_spec
+from srdd.numerics.kernels import row_sums
 
 MXFP4 = parse_spec("mxfp4")
 OTHERS = ("nvfp4:tensor", "mxfp4+hadamard32", "mxfp4+hadamard128")

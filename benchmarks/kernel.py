@@ -28,8 +28,8 @@ from pathlib import Path
 import torch
 
 from benchmarks import machine
-from srdd.formats import parse_spec
-from srdd.kernels import row_sums
+from srdd.numerics.formats import parse_spec
+from srdd.numerics.kernels import row_sums
 
 SPEC = parse_spec("mxfp4:floor")
 

@@ -17,10 +17,10 @@ import torch
 
 from benchmarks import machine
 from benchmarks.scan import large_model
+from srdd.documents.rin import RinConfig
+from srdd.model.structure import find_structure
 from srdd.rin import noisy
 from srdd.rin.places import places_of
-from srdd.schema.rin import RinConfig
-from srdd.structure import find_structure
 
 
 def config_for(model: torch.nn.Module, layer_type: str) -> RinConfig:

@@ -23,11 +23,11 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import machine
-from srdd import histogram, sums
-from srdd.formats import parse_spec
-from srdd.records import REPLICATES, Measured, build
-from srdd.schema.scan import Operands, Scan
-from srdd.sites import OPERANDS
+from srdd.documents.records import REPLICATES, Measured, build
+from srdd.documents.scan import Operands, Scan
+from srdd.numerics import histogram, sums
+from srdd.numerics.formats import parse_spec
+from srdd.numerics.sites import OPERANDS
 
 LAYERS = 28
 LINEARS = {

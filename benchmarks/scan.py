@@ -83,8 +83,8 @@ def large_model(layers: int) -> Any:
 
 def _passes(model: Any, tokenizer: Numbers, texts: list[str]) -> Callable[[], None]:
     """The forward passes that a scan needs, without any scan."""
-    from srdd.batches import make_batches, tokenize
-    from srdd.prompts import from_strings
+    from srdd.prompts.batches import make_batches, tokenize
+    from srdd.prompts.reading import from_strings
 
     batches = make_batches(tokenize(from_strings(texts), tokenizer))
 
@@ -119,7 +119,7 @@ def sites(layers: int, rounds: int, prompts: int) -> None:
 def _against_plain(
     layers: int, rounds: int, prompts: int, scans: dict[str, tuple[list[str], list[str]]]
 ) -> None:
-    from srdd.scan import scan_model
+    from srdd.measurement.scanner import scan_model
 
     model = large_model(layers)
     tokenizer = Numbers(model.config.vocab_size)
@@ -144,11 +144,11 @@ def _against_plain(
 
 def weights(layers: int, rounds: int) -> None:
     """Site `weight` against the eager kernel, and against reading the same bytes from a file."""
-    from srdd.formats import parse_spec
-    from srdd.kernels import row_sums
-    from srdd.linears import find_weights
-    from srdd.structure import find_structure
-    from srdd.weights import measure_weights
+    from srdd.measurement.weights import measure_weights
+    from srdd.model.linears import find_weights
+    from srdd.model.structure import find_structure
+    from srdd.numerics.formats import parse_spec
+    from srdd.numerics.kernels import row_sums
 
     model = large_model(layers)
     structure, spec = find_structure(model), parse_spec("mxfp4")
@@ -191,8 +191,8 @@ def document(layers: int) -> None:
 
     Size follows from the number of prompts, up to 64 of them, and not from their lengths.
     """
-    from srdd.reading import load_scan
-    from srdd.scan import scan_model
+    from srdd.documents.reading import load_scan
+    from srdd.measurement.scanner import scan_model
 
     model = large_model(layers)
     texts = [str(number) for number in range(64)]
@@ -230,7 +230,7 @@ def _prototype_metrics(x: torch.Tensor) -> list[float]:
 
 
 def against_naive(layers: int, prompts: int) -> None:
-    from srdd.scan import scan_model
+    from srdd.measurement.scanner import scan_model
 
     model = large_model(layers)
     tokenizer = Numbers(model.config.vocab_size)
@@ -292,9 +292,9 @@ def _growth_mb(task: Callable[[], object]) -> float:
 
 def memory_of(prompts: int) -> None:
     """Peak resident memory beyond the loaded model and a first small scan, in MB."""
-    from srdd.checkpoint import find
-    from srdd.models import load_model
-    from srdd.scan import scan_model
+    from srdd.measurement.scanner import scan_model
+    from srdd.model.checkpoint import find
+    from srdd.model.load import load_model
 
     model = load_model(find("demo")).model
     tokenizer = Numbers(4096)

@@ -21,11 +21,11 @@ import torch
 import srdd
 from benchmarks import machine
 from benchmarks.scan import large_model
-from srdd import kernels
+from srdd.numerics import kernels
 
 
 def _eagerly(*given: Any) -> torch.Tensor:
-    """`srdd.kernels.quantize` as it would be without the fused kernel."""
+    """`srdd.numerics.kernels.quantize` as it would be without the fused kernel."""
     return _quantize(*given, kernel="eager")
 
 

@@ -29,8 +29,8 @@ from transformers import PrinterCallback, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 import srdd
-from srdd.checkpoint import find
-from srdd.models import load_model, load_tokenizer
+from srdd.model.checkpoint import find
+from srdd.model.load import load_model, load_tokenizer
 from srdd.rin import RinCallback
 
 PROMPTS = ["def area(width, height):\n", "for line in lines:\n", "class Point:\n", "import os\n"]

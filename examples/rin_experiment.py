@@ -52,13 +52,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import srdd
-from srdd.checkpoint import find
+from srdd.documents.document import write_whole
 from srdd.errors import SrddError, UsageError
-from srdd.fingerprint import fingerprint
-from srdd.models import load_tokenizer
-from srdd.prompts import builtin
+from srdd.model.checkpoint import find
+from srdd.model.fingerprint import fingerprint
+from srdd.model.load import load_tokenizer
+from srdd.prompts.reading import builtin
 from srdd.rin.schedule import schedule
-from srdd.schema.document import write_whole
 
 MODEL = "demo"
 LEVELS = ("0.2:0.002", "0.05:0.0005", "0.0125:0.000125")

@@ -1,4 +1,4 @@
-"""Train the demo model that ships in srdd/demo: a small Qwen2-style causal language model.
+"""Train the demo model that ships in srdd/model/demo: a small Qwen2-style causal language model.
 
 The text is what every Python installation has: the sources and docstrings of the standard
 library. About one file in twenty, chosen by a hash of its name, is held out. The held-out loss is

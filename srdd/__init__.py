@@ -10,30 +10,30 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from srdd.documents.merge import merge_scans
+    from srdd.documents.reading import load_scan
+    from srdd.documents.rin import RinConfig, load_rin
+    from srdd.documents.scan import Scan
     from srdd.errors import SrddError
-    from srdd.merge import merge_scans
-    from srdd.quantize import fake_quantize, measure
-    from srdd.reading import load_scan
-    from srdd.scan import scan_model
-    from srdd.schema.rin import RinConfig, load_rin
-    from srdd.schema.scan import Scan
-    from srdd.simulation import simulate
-    from srdd.strategies import suggest
+    from srdd.measurement.scanner import scan_model
+    from srdd.noise import suggest
+    from srdd.numerics.quantize import fake_quantize, measure
+    from srdd.simulation.simulator import simulate
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "RinConfig": "srdd.schema.rin",
-    "Scan": "srdd.schema.scan",
+    "RinConfig": "srdd.documents.rin",
+    "Scan": "srdd.documents.scan",
     "SrddError": "srdd.errors",
-    "fake_quantize": "srdd.quantize",
-    "load_rin": "srdd.schema.rin",
-    "load_scan": "srdd.reading",
-    "measure": "srdd.quantize",
-    "merge_scans": "srdd.merge",
-    "scan_model": "srdd.scan",
-    "simulate": "srdd.simulation",
-    "suggest": "srdd.strategies",
+    "fake_quantize": "srdd.numerics.quantize",
+    "load_rin": "srdd.documents.rin",
+    "load_scan": "srdd.documents.reading",
+    "measure": "srdd.numerics.quantize",
+    "merge_scans": "srdd.documents.merge",
+    "scan_model": "srdd.measurement.scanner",
+    "simulate": "srdd.simulation.simulator",
+    "suggest": "srdd.noise",
 }
 
 __all__ = [

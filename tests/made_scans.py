@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from srdd import histogram, sums
-from srdd.formats import parse_spec
-from srdd.records import REPLICATES, Measured, build
-from srdd.schema import scan as schema
-from srdd.schema.scan import Scan
+from srdd.documents import scan as schema
+from srdd.documents.records import REPLICATES, Measured, build
+from srdd.documents.scan import Scan
+from srdd.numerics import histogram, sums
+from srdd.numerics.formats import parse_spec
 
 DATA = Path(__file__).parent / "data"
 PROTOTYPE = DATA / "prototype_scan.json"

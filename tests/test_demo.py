@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 
 import srdd
-from srdd.checkpoint import find
-from srdd.models import load_model, load_tokenizer
+from srdd.model.checkpoint import find
+from srdd.model.load import load_model, load_tokenizer
 
-FOLDER = Path(srdd.__file__).parent / "demo"
+FOLDER = Path(srdd.__file__).parent / "model" / "demo"
 HELD_BACK = '''"""Read and write ZIP files.
 
 This module provides tools to create, read, write, append, and list a file.

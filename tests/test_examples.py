@@ -66,8 +66,8 @@ def test_the_demo_model_trains_goes_on_where_it_stopped_and_loads(
         assert torch.equal(weight, states[1][name]), name
 
     from srdd import scan_model
-    from srdd.checkpoint import find
-    from srdd.models import load_model, load_tokenizer
+    from srdd.model.checkpoint import find
+    from srdd.model.load import load_model, load_tokenizer
 
     checkpoint = find(str(tmp_path / "a"))
     scan = scan_model(load_model(checkpoint).model, load_tokenizer(checkpoint), ["def f(x):"])
@@ -83,7 +83,7 @@ def test_a_checkpoint_of_other_settings_is_refused(library: Path, tmp_path: Path
 
 
 def test_the_demo_models_card_beats_the_bigram() -> None:
-    card = (EXAMPLES.parent / "srdd" / "demo" / "README.md").read_text(encoding="utf-8")
+    card = (EXAMPLES.parent / "srdd" / "model" / "demo" / "README.md").read_text(encoding="utf-8")
     losses = [
         float(line.split("|")[2].strip(" *"))
         for line in card.splitlines()

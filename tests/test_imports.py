@@ -32,14 +32,14 @@ LIGHT = [
     "from srdd.cli.app import run; assert run(['schema', 'scan']) == 0",
     f"from srdd.cli.app import run; s = {PROTOTYPE!r}; assert run(['compare', s, s]) == 2",
     f"import srdd.comparison as c, srdd; s = srdd.load_scan({PROTOTYPE!r}); c.compare_scans(s, s)",
-    "import srdd.report.compare_table, srdd.report.compare_markdown, srdd.report.compare_data",
+    "import srdd.reports.compare_table, srdd.reports.compare_markdown, srdd.reports.compare_data",
     "import srdd; srdd.load_scan; srdd.merge_scans; srdd.Scan",
-    "import srdd.zones, srdd.prompts, srdd.checkpoint, srdd.report.tables",
-    "import srdd.report.markdown, srdd.report.html, srdd.report.delimited, srdd.cli.report",
+    "import srdd.noise.zones, srdd.prompts.reading, srdd.model.checkpoint, srdd.reports.tables",
+    "import srdd.reports.markdown, srdd.reports.html, srdd.reports.delimited, srdd.cli.report",
     "import srdd.rin, srdd.rin.schedule; dir(srdd.rin)",
     "from srdd.cli.app import run; assert run(['scan', '/no/such/folder']) == 2",
     "from srdd.cli.app import run; assert run(['eval', '/no/such/folder']) == 2",
-    "import srdd.schema.evaluation, srdd.report.eval_table",
+    "import srdd.documents.evaluation, srdd.reports.eval_table",
 ]
 
 

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from experiment.plan import Run, key_of
+from srdd.documents.document import write_whole
+from srdd.documents.rin import RinConfig
 from srdd.errors import InputError
-from srdd.schema.document import write_whole
-from srdd.schema.rin import RinConfig
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

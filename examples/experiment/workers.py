@@ -24,8 +24,8 @@ from experiment.kept import Folder
 from experiment.plan import Run, Settings
 from experiment.text import Text
 from experiment.training import finished
-from srdd.checkpoint import find
-from srdd.models import load_model
+from srdd.model.checkpoint import find
+from srdd.model.load import load_model
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from srdd.cli import console
 from srdd.cli.options import Debug, Force
 from srdd.cli.scans import form_of, load
 from srdd.errors import UsageError
-from srdd.report.text import safe
+from srdd.reports.text import safe
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -113,7 +113,7 @@ def compare(
     Checkpoints, formats or scale rules; intervals come from the prompts, paired where both scans
     have the same. Needs no model.
     """
-    from srdd.schema.document import check_target
+    from srdd.documents.document import check_target
 
     form = form_of(form, output, FORMS, SUFFIXES)
     if output not in (None, "-"):
@@ -186,7 +186,7 @@ def _point_at(text: str, place: int) -> None:
 def _deliver(
     found: Comparison, outcomes: list[Outcome], form: str, output: str | None, force: bool
 ) -> None:
-    from srdd.schema.document import write_whole
+    from srdd.documents.document import write_whole
 
     content = _content(found, outcomes, form)
     if output in (None, "-"):
@@ -206,14 +206,14 @@ def _deliver(
 def _content(found: Comparison, outcomes: list[Outcome], form: str) -> bytes | list[RenderableType]:
     """The comparison: its bytes, or what to print on a terminal."""
     if form == "markdown":
-        from srdd.report.compare_markdown import compare_markdown
+        from srdd.reports.compare_markdown import compare_markdown
 
         return compare_markdown(found, outcomes).encode()
     if form == "terminal":
-        from srdd.report.compare_table import compare_tables
+        from srdd.reports.compare_table import compare_tables
 
         return compare_tables(found, outcomes)
-    from srdd.report.compare_data import compare_csv, compare_data
+    from srdd.reports.compare_data import compare_csv, compare_data
 
     if form == "csv":
         return compare_csv(found).encode()
@@ -226,7 +226,7 @@ def _tell(outcomes: list[Outcome]) -> None:
     """What became of the gates, for whoever reads the log of a CI."""
     if not outcomes:
         return
-    from srdd.report.compare_cells import outcome
+    from srdd.reports.compare_cells import outcome
 
     for one in outcomes:
         sentence = f"gate {one.gate.text!r} {outcome(one)}"

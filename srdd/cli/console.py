@@ -17,7 +17,7 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 from srdd.errors import SrddError
-from srdd.report.text import safe
+from srdd.reports.text import safe
 
 LONGEST = 2000
 """Characters of a message at most."""

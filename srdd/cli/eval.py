@@ -14,9 +14,9 @@ from srdd.cli.inputs import Display, check_max_length, parse_batch_size, read_pr
 from srdd.errors import InputError, OutputError, UsageError
 
 if TYPE_CHECKING:
-    from srdd.prompts import PromptSet
-    from srdd.schema.evaluation import Evaluation
-    from srdd.schema.rin import RinConfig
+    from srdd.documents.evaluation import Evaluation
+    from srdd.documents.rin import RinConfig
+    from srdd.prompts.reading import PromptSet
 
 
 def operands(
@@ -27,7 +27,7 @@ def operands(
     Raises:
         UsageError: an unknown format.
     """
-    from srdd.formats import parse_spec, parse_specs
+    from srdd.numerics.formats import parse_spec, parse_specs
 
     found: list[tuple[str | None, str | None]] = []
     if formats:
@@ -73,7 +73,7 @@ def read_noise(rin: str | None, step: int | None, total_steps: int | None) -> Ri
             f"{there} needs {' and '.join(missing)}",
             "write, for example, --rin rin.json --step 30 --total-steps 100",
         )
-    from srdd.schema.rin import load_rin, parse_rin
+    from srdd.documents.rin import load_rin, parse_rin
 
     assert rin is not None
     assert step is not None
@@ -96,7 +96,7 @@ def read_text(name: str) -> PromptSet:
     Raises:
         InputError: it cannot be read, is not UTF-8, or is blank.
     """
-    from srdd.prompts import Prompt, PromptSet
+    from srdd.prompts.reading import Prompt, PromptSet
 
     shown = "standard input" if name == "-" else name
     try:
@@ -216,9 +216,9 @@ def evaluate(
 
     Loss, perplexity and KL divergence, with 95 % intervals over prompts, beside the model as it is.
     """
-    from srdd.checkpoint import check_dtype, check_tokenizer, find
-    from srdd.formats import check_seed
-    from srdd.schema.document import check_target
+    from srdd.documents.document import check_target
+    from srdd.model.checkpoint import check_dtype, check_tokenizer, find
+    from srdd.numerics.formats import check_seed
 
     pairs = operands(format, once("--weights", weights), once("--activations", activations))
     check_seed(seed)
@@ -244,9 +244,9 @@ def evaluate(
     check_tokenizer(words)
 
     with console.phase("starting torch and transformers"):
-        from srdd.evaluation import Noise, Way, evaluate_model
-        from srdd.models import load_model, load_tokenizer
-        from srdd.provenance import Origin
+        from srdd.measurement.provenance import Origin
+        from srdd.model.load import load_model, load_tokenizer
+        from srdd.simulation.evaluator import Noise, Way, evaluate_model
     with console.phase(f"loading {model}"):
         reader = load_tokenizer(words, trust_remote_code=trust_remote_code)
         loaded = load_model(
@@ -296,7 +296,7 @@ def _deliver(result: Evaluation, output: str | None, *, force: bool) -> None:
     if output == "-":
         console.write_result(result.to_json())
         return
-    from srdd.report.eval_table import evaluation_tables
+    from srdd.reports.eval_table import evaluation_tables
 
     try:
         if output is not None:

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from srdd.cli import console
+from srdd.documents.document import check_target, write_whole
+from srdd.documents.rin import RinConfig
+from srdd.documents.scan import Scan
 from srdd.errors import OutputError, UsageError, unknown_name
-from srdd.exports import export
-from srdd.plan import plan, standard_error
-from srdd.report.text import safe
-from srdd.schema.document import check_target, write_whole
-from srdd.schema.rin import RinConfig
-from srdd.schema.scan import Scan
-from srdd.strategies import CONTROLS, STRATEGIES, suggest
+from srdd.noise import CONTROLS, STRATEGIES, suggest
+from srdd.noise.experiment import plan, standard_error
+from srdd.noise.exports import export
+from srdd.reports.text import safe
 
 SUFFIXES = {"yaml": ".yaml", "json": ".json", "overrides": ".overrides"}
 PLAN = "plan.md"

@@ -11,7 +11,7 @@ from srdd.cli import console
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from srdd.explanations import Topic
+    from srdd.reports.explanations import Topic
 
 
 def explain(
@@ -29,7 +29,7 @@ def explain(
     ] = False,
 ) -> None:
     """Explain a word: formula, unit, range, how to read it, what misleads, and where it is from."""
-    from srdd.explanations import explain as look_up
+    from srdd.reports.explanations import explain as look_up
 
     if name:
         console.show(*_page(look_up(" ".join(name))))
@@ -64,7 +64,7 @@ def _list() -> list[RenderableType]:
     from rich.padding import Padding
     from rich.text import Text
 
-    from srdd.explanations import KINDS, topics
+    from srdd.reports.explanations import KINDS, topics
 
     found = list(topics().values())
     parts: list[RenderableType] = []

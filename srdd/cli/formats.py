@@ -21,7 +21,7 @@ def formats(
     """List the number formats, their scale rules, and what ideal data gets in them."""
     if form not in FORMS:
         raise unknown_name("form", form, FORMS)
-    from srdd.report.format_table import describe_formats, format_tables
+    from srdd.reports.format_table import describe_formats, format_tables
 
     if form == "json":
         import orjson

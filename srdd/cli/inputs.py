@@ -11,8 +11,8 @@ from srdd.cli import console, interrupts
 from srdd.errors import UsageError
 
 if TYPE_CHECKING:
-    from srdd.listener import Listener
-    from srdd.prompts import PromptSet
+    from srdd.measurement.listener import Listener
+    from srdd.prompts.reading import PromptSet
 
 
 def parse_batch_size(given: str) -> int | Literal["auto"]:
@@ -40,7 +40,7 @@ def check_max_length(length: int | None, least: int = 1) -> None:
 
 def read_prompts(source: str | None, limit: int | None, skip: int) -> PromptSet:
     """The prompts in a file, from standard input for `-`, or the built-in ones for None."""
-    from srdd import prompts
+    from srdd.prompts import reading as prompts
 
     if source is None:
         return prompts.builtin(limit=limit, skip=skip)
@@ -76,7 +76,7 @@ class Display:
 
     def listener(self) -> Listener:
         """What the work tells: its progress here, and sentences on standard error."""
-        from srdd.listener import Listener
+        from srdd.measurement.listener import Listener
 
         return Listener(
             started=self.started, advanced=self.advanced, told=console.say, noted=console.warn

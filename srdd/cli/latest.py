@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from srdd.documents.document import load_object
+from srdd.documents.reading import is_scan
 from srdd.errors import InputError
-from srdd.reading import is_scan
-from srdd.schema.document import load_object
 
 HEAD_BYTES = 1 << 16
 _OURS = re.compile(rb'\s*\{\s*"kind"\s*:\s*"srdd\.scan"')

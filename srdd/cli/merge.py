@@ -11,7 +11,7 @@ import typer
 from srdd.cli import console
 from srdd.cli.options import Debug, Force
 from srdd.errors import UsageError, counted
-from srdd.report.text import safe
+from srdd.reports.text import safe
 
 
 def merge(
@@ -48,7 +48,7 @@ def merge(
     Parts are made with `srdd scan --skip N --limit N`, on several machines or one after the other.
     Needs no model.
     """
-    from srdd.schema.document import check_target, write_whole
+    from srdd.documents.document import check_target, write_whole
 
     if output is None:
         raise UsageError("nothing says where the merged scan goes", "add -o FILE, or -o -")
@@ -56,7 +56,7 @@ def merge(
     if output != "-":
         check_target(Path(output), force=force)
     from srdd.cli.scans import load
-    from srdd.merge import merge_scans
+    from srdd.documents.merge import merge_scans
 
     scans = [load(part) for part in parts]
     names = ["standard input" if part == "-" else safe(part) for part in parts]

@@ -13,13 +13,13 @@ from srdd.cli import console
 from srdd.cli.options import Debug, Force
 from srdd.cli.scans import form_of, load, newest
 from srdd.errors import UsageError, unknown_name
-from srdd.report.text import safe
+from srdd.reports.text import safe
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from srdd.report.groups import Group
-    from srdd.schema.scan import Scan
+    from srdd.documents.scan import Scan
+    from srdd.reports.groups import Group
 
 FORMS = ("terminal", "markdown", "html", "csv", "tsv")
 SUFFIXES = {
@@ -96,12 +96,12 @@ def report(
 
     Needs no model. Several scans stand over each other in html, and one after the other elsewhere.
     """
-    from srdd.schema.document import check_target
+    from srdd.documents.document import check_target
 
     form = form_of(form, output, FORMS, SUFFIXES)
     view = _view(form, by)
     if form == "html":
-        from srdd.report.html import check_extra
+        from srdd.reports.html import check_extra
 
         check_extra()
     sources = scans or [newest()]
@@ -127,7 +127,7 @@ def report(
 
 
 def _view(form: str, by: str | None) -> str:
-    from srdd.report.tensors import VIEWS
+    from srdd.reports.tensors import VIEWS
 
     if by is None:
         return "layer"
@@ -171,7 +171,7 @@ def _content(
     form: str, scans: list[tuple[str, Scan]], sites: list[str], formats: list[str], view: str
 ) -> bytes | list[RenderableType]:
     """The report: its bytes, or what to print on a terminal."""
-    from srdd.report.groups import groups_of
+    from srdd.reports.groups import groups_of
 
     found: list[tuple[str, list[Group]]] = [
         (name, groups_of(scan, sites, formats, _called(name, scans))) for name, scan in scans
@@ -179,14 +179,14 @@ def _content(
     if form == "terminal":
         return _tables(scans, sites, formats, view)
     if form == "markdown":
-        from srdd.report.markdown import guide
+        from srdd.reports.markdown import guide
 
         return "\n".join(guide(groups) for _, groups in found).encode()
     if form == "html":
-        from srdd.report.html import page
+        from srdd.reports.html import page
 
         return page(found).encode()
-    from srdd.report.delimited import delimited
+    from srdd.reports.delimited import delimited
 
     flat = [(name, group) for name, groups in found for group in groups]
     return delimited(flat, form, view).encode()
@@ -201,8 +201,8 @@ def _tables(
 ) -> list[RenderableType]:
     from rich.text import Text
 
-    from srdd.report.groups import narrowed
-    from srdd.report.tables import scan_tables
+    from srdd.reports.groups import narrowed
+    from srdd.reports.tables import scan_tables
 
     parts: list[RenderableType] = []
     for number, (name, scan) in enumerate(scans):
@@ -214,7 +214,7 @@ def _tables(
 
 
 def _write(target: Path, content: bytes, force: bool) -> None:
-    from srdd.schema.document import write_whole
+    from srdd.documents.document import write_whole
 
     write_whole(target, content, force=force)
     console.say(f"wrote {safe(str(target))}")

@@ -16,8 +16,8 @@ from srdd.cli.inputs import Display, check_max_length, parse_batch_size, read_pr
 from srdd.errors import OutputError, UsageError, unknown_name
 
 if TYPE_CHECKING:
-    from srdd.metrics import Thresholds
-    from srdd.schema.scan import Scan
+    from srdd.documents.scan import Scan
+    from srdd.numerics.metrics import Thresholds
 
 
 def default_name(model: str, formats: list[str], now: datetime) -> Path:
@@ -35,7 +35,7 @@ def parse_thresholds(given: list[str]) -> Thresholds:
     """
     from dataclasses import asdict
 
-    from srdd.metrics import Thresholds
+    from srdd.numerics.metrics import Thresholds
 
     values = asdict(Thresholds())
     for setting in given:
@@ -163,11 +163,11 @@ def scan(
 
     Shows a table and writes the scan as JSON.
     """
-    from srdd.checkpoint import check_dtype, check_tokenizer, find
-    from srdd.formats import check_rounding, check_seed, parse_specs
-    from srdd.report.tensors import VIEWS
-    from srdd.schema.document import check_target
-    from srdd.sites import check_sites, needs_prompts
+    from srdd.documents.document import check_target
+    from srdd.model.checkpoint import check_dtype, check_tokenizer, find
+    from srdd.numerics.formats import check_rounding, check_seed, parse_specs
+    from srdd.numerics.sites import check_sites, needs_prompts
+    from srdd.reports.tensors import VIEWS
 
     specs = [str(spec) for spec in parse_specs(format)]
     sites = check_sites(site)
@@ -190,8 +190,8 @@ def scan(
         check_tokenizer(words)
 
     with console.phase("starting torch and transformers"):
-        from srdd.models import load_model, load_tokenizer
-        from srdd.scan import Origin, scan_model
+        from srdd.measurement.scanner import Origin, scan_model
+        from srdd.model.load import load_model, load_tokenizer
     with console.phase(f"loading {model}"):
         reader = None
         if reads:
@@ -240,7 +240,7 @@ def _deliver(result: Scan, target: Path | None, *, force: bool, named: bool, by:
     if target is None:
         console.write_result(result.to_json())
         return
-    from srdd.report.tables import scan_tables
+    from srdd.reports.tables import scan_tables
 
     try:
         target = _save(result, target, force, named)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from srdd.cli import console
 from srdd.errors import UsageError, unknown_name
-from srdd.report.text import safe
+from srdd.reports.text import safe
 
 if TYPE_CHECKING:
-    from srdd.schema.scan import Scan
+    from srdd.documents.scan import Scan
 
 
 def load(source: str | None) -> Scan:
@@ -21,7 +21,7 @@ def load(source: str | None) -> Scan:
     Raises:
         InputError: there is none, or it cannot be read.
     """
-    from srdd.reading import load_scan, parse_scan
+    from srdd.documents.reading import load_scan, parse_scan
 
     if source == "-":
         return parse_scan(sys.stdin.buffer.read(), "standard input")

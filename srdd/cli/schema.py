@@ -36,7 +36,7 @@ def json_schema(document: str) -> dict[str, Any]:
     in order, is checked when srdd reads one.
     """
     if document == "scan":
-        from srdd.schema.scan import Scan as Model
+        from srdd.documents.scan import Scan as Model
     else:
-        from srdd.schema.rin import RinConfig as Model  # type: ignore[assignment]
+        from srdd.documents.rin import RinConfig as Model  # type: ignore[assignment]
     return {"$schema": DIALECT, **Model.model_json_schema()}

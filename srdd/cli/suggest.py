@@ -11,11 +11,11 @@ from srdd.cli import console
 from srdd.cli.options import Debug
 from srdd.cli.scans import load
 from srdd.errors import UsageError
-from srdd.report.text import safe
+from srdd.reports.text import safe
 
 if TYPE_CHECKING:
-    from srdd.schema.rin import RinConfig
-    from srdd.schema.scan import Scan
+    from srdd.documents.rin import RinConfig
+    from srdd.documents.scan import Scan
 
 
 def parse_tiers(given: list[str]) -> dict[str, tuple[float, float] | None] | None:
@@ -191,8 +191,8 @@ def suggest(
     The configuration goes to standard output; the table and what speaks against it to standard
     error. No configuration promises a gain.
     """
-    from srdd.exports import form_of
-    from srdd.schema.document import check_target
+    from srdd.documents.document import check_target
+    from srdd.noise.exports import form_of
 
     general: dict[str, Any] = {
         "site": site,
@@ -225,7 +225,7 @@ def suggest(
     if output not in (None, "-"):
         check_target(Path(output), force=force)
     found = load(scan)
-    from srdd.strategies import suggest as suggest_from
+    from srdd.noise import suggest as suggest_from
 
     merged = {name: value for own in special.values() for name, value in own.items()}
     config = suggest_from(found, strategy, **general, **merged)
@@ -241,9 +241,9 @@ def _form_by_name(output: str | None) -> str | None:
 def _deliver(
     config: RinConfig, scan: Scan, consumer: str, form: str, output: str | None, force: bool
 ) -> None:
-    from srdd.exports import export
-    from srdd.report.rin_table import rin_tables
-    from srdd.schema.document import write_whole
+    from srdd.documents.document import write_whole
+    from srdd.noise.exports import export
+    from srdd.reports.rin_table import rin_tables
 
     content = export(config, consumer, form).encode()
     console.show_beside(*rin_tables(config, scan))

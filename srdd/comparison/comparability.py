@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from srdd.comparison.pairing import Matched
-from srdd.confidence import FEW_PROMPTS
+from srdd.documents.scan import Scan
 from srdd.errors import counted
-from srdd.schema.scan import Scan
-from srdd.sites import needs_prompts
+from srdd.numerics.confidence import FEW_PROMPTS
+from srdd.numerics.sites import needs_prompts
 
 
 @dataclass(frozen=True)

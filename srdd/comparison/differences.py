@@ -1,6 +1,6 @@
 """Differences NEW - OLD of every metric, their intervals, and a verdict in words.
 
-An interval comes from drawing replicates with replacement (`srdd.confidence`). Where both scans
+An interval comes from drawing replicates with replacement (`confidence`). Where both scans
 measured the same prompts, each draw takes the same prompts in both, since what a prompt does to one
 it mostly does to the other: the interval of the difference is then far narrower than those of the
 figures. Otherwise the two are drawn apart. A weight does not depend on prompts, and its difference
@@ -26,10 +26,10 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from srdd.confidence import FEWEST_REPLICATES, RESAMPLES, occupied
-from srdd.metrics import HIGHER_IS_BETTER, METRICS, derive
-from srdd.schema.scan import Interval
-from srdd.sums import Sums
+from srdd.documents.scan import Interval
+from srdd.numerics.confidence import FEWEST_REPLICATES, RESAMPLES, occupied
+from srdd.numerics.metrics import METRICS, derive
+from srdd.numerics.sums import Sums
 
 Basis: TypeAlias = Literal["paired", "apart", "exact", "none"]
 """Where an interval comes from: the same prompts drawn together, other prompts drawn apart; no
@@ -52,7 +52,7 @@ class Difference:
     """One metric of one layer, or of all together, in both scans.
 
     Attributes:
-        metric: of srdd.metrics.METRICS.
+        metric: of srdd.numerics.metrics.METRICS.
         old, new: the figures, in the metric's own unit; None where undefined.
         difference: NEW - OLD.
         interval: 95 % interval of the difference.
@@ -155,7 +155,7 @@ def negligible(metric: str, old: float, difference: float) -> bool:
 
 
 def _direction(metric: str, difference: float) -> str:
-    return BETTER if (difference > 0) == (metric in HIGHER_IS_BETTER) else WORSE
+    return BETTER if (difference > 0) == (METRICS[metric].higher_is_better) else WORSE
 
 
 def _ends(pair: Values | None) -> Interval | None:
@@ -176,7 +176,7 @@ def difference(
     """Two figures as a Difference with its verdict.
 
     Arguments:
-        metric: of srdd.metrics.METRICS.
+        metric: of srdd.numerics.metrics.METRICS.
         old, new: the figures; None where undefined.
         exact: whether no prompt enters the figures.
         old_reproduced, new_reproduced: whether it is undefined because quantization changed

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from srdd.metrics import METRICS, REPRODUCED, derive
-from srdd.records import REPLICATES
-from srdd.schema.scan import Record
-from srdd.sites import UNDEFINED
-from srdd.sums import Sums, field, from_lists
-from srdd.sums import new as no_sums
+from srdd.documents.records import REPLICATES
+from srdd.documents.scan import Record
+from srdd.numerics.metrics import METRICS, REPRODUCED, derive
+from srdd.numerics.sites import UNDEFINED
+from srdd.numerics.sums import Sums, field, from_lists
+from srdd.numerics.sums import new as no_sums
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Literal, NoReturn
 
 from srdd.errors import UsageError, unknown_name
-from srdd.metrics import HIGHER_IS_BETTER, METRICS
+from srdd.numerics.metrics import METRICS
 
 SIGNS: dict[str, Callable[[float, float], bool]] = {
     "<": operator.lt,
@@ -66,7 +66,7 @@ class Gate:
         text: as it was given.
         scope: whether it looks at each layer or at all together.
         which: whether it looks at NEW - OLD or at NEW.
-        metric: of srdd.metrics.METRICS.
+        metric: of srdd.numerics.metrics.METRICS.
         sign: of SIGNS.
         limit: in the metric's own unit: dB, or a fraction.
     """
@@ -86,7 +86,7 @@ class Gate:
     def doubt(self) -> str | None:
         """What is odd about the gate: it fails where NEW is not worse."""
         lower = self.sign.startswith("<")
-        higher_is_better = self.metric in HIGHER_IS_BETTER
+        higher_is_better = METRICS[self.metric].higher_is_better
         good = "higher" if higher_is_better else "lower"
         if lower != higher_is_better:
             return (

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from srdd.documents.scan import Record, Scan
 from srdd.errors import InputError, UsageError, counted, unknown_name
-from srdd.schema.scan import Record, Scan
 
 Place = tuple[str, str | None]
 """A site, and at site `linear` which operands are quantized."""

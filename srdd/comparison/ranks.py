@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from srdd.confidence import kendall_tau
-from srdd.metrics import HIGHER_IS_BETTER
+from srdd.numerics.confidence import kendall_tau
+from srdd.numerics.metrics import METRICS
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Move:
 
 def ranks(values: NDArray[np.float64], metric: str) -> NDArray[np.int64]:
     """Ranks along the last axis, 1 the worst; of equal values the first one is worse."""
-    sign = 1.0 if metric in HIGHER_IS_BETTER else -1.0
+    sign = 1.0 if METRICS[metric].higher_is_better else -1.0
     order = np.argsort(sign * values, axis=-1, kind="stable")
     found: NDArray[np.int64] = np.argsort(order, axis=-1, kind="stable") + 1
     return found

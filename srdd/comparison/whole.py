@@ -12,10 +12,10 @@ from srdd.comparison.differences import Basis, Difference, Resampled, difference
 from srdd.comparison.figures import figures_of
 from srdd.comparison.pairing import Matched, match
 from srdd.comparison.ranks import Move, moves
+from srdd.documents.scan import Scan
 from srdd.errors import unknown_name
-from srdd.metrics import METRICS
-from srdd.schema.scan import Scan
-from srdd.sites import needs_prompts
+from srdd.numerics.metrics import METRICS
+from srdd.numerics.sites import needs_prompts
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def compare_scans(
 
     Arguments:
         old, new: from `srdd.load_scan` or `srdd.scan_model`.
-        metric: of srdd.metrics.METRICS, what layers are ranked by.
+        metric: of srdd.numerics.metrics.METRICS, what layers are ranked by.
         sites: only these; all that both hold for none.
         old_format, new_format: which format of each; each that both hold, if left out.
         names: what the two are called.

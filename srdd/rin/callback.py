@@ -34,11 +34,11 @@ from typing import Any, Literal
 from torch import nn
 from transformers import TrainerCallback
 
+from srdd.documents.rin import RinConfig
 from srdd.errors import UsageError, unknown_name
 from srdd.rin.inject import noisy_places
 from srdd.rin.noted import NoiseReport
 from srdd.rin.places import Place, places_of
-from srdd.schema.rin import RinConfig
 
 DURING = ("step", "generation")
 

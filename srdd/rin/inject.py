@@ -23,12 +23,12 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from srdd.documents.rin import RinConfig
 from srdd.errors import UsageError
 from srdd.rin import weights
 from srdd.rin.draws import standard_normal
 from srdd.rin.noted import ModuleNoise, NoiseReport
 from srdd.rin.places import Place, places_of, plain_name, unwrapped
-from srdd.schema.rin import RinConfig
 
 AT_ONCE = 1 << 20
 """Elements that noise is added to at a time, so that it needs little memory of its own."""

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from srdd.documents.rin import LayerNoise, RinConfig, Schedule
 from srdd.errors import InputError, counted
+from srdd.model.structure import DecoderLayer, NormModule, Structure, find_structure
 from srdd.rin.schedule import sigma_at
-from srdd.schema.rin import LayerNoise, RinConfig, Schedule
-from srdd.structure import DecoderLayer, NormModule, Structure, find_structure
 
 IN_NAMES = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "base_layer")
 """What torch.compile, FSDP, activation checkpointing and PEFT put into the names of modules."""

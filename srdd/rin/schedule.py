@@ -7,13 +7,13 @@ stage takes three steps:
     steps  0-2  3-5   6-8    9-11   12-14  15-17  18-20  21-23  24-26   27-29
     sigma  0    0.05  .0281  .0158  .0089  .005   .0028  .0016  .00089  .0005
 
-What a schedule is, and which ones are refused, stands with `srdd.schema.rin.Schedule`.
+What a schedule is, and which ones are refused, stands with `srdd.documents.rin.Schedule`.
 """
 
 from __future__ import annotations
 
+from srdd.documents.rin import Schedule, why_unusable
 from srdd.errors import UsageError
-from srdd.schema.rin import Schedule, why_unusable
 
 
 def schedule(sigma_start: float, sigma_end: float, num_stages: int) -> Schedule:

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from srdd import kernels
-from srdd.formats import FormatSpec
+from srdd.numerics import kernels
+from srdd.numerics.formats import FormatSpec
 
 Check = Callable[[], None]
 """Called in a backward pass; raises where its gradients would be wrong."""

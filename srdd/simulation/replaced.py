@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from srdd.errors import UsageError
-from srdd.experts import one_by_one
-from srdd.formats import FormatSpec
+from srdd.model.experts import one_by_one
+from srdd.numerics.formats import FormatSpec
 from srdd.simulation.operand import Operand, quantized_input
 
 _replaced: weakref.WeakSet[nn.Module] = weakref.WeakSet()

@@ -15,7 +15,7 @@ import pytest
 from made_scans import PROTOTYPE, made, rising, thorough
 
 from srdd.cli.app import run
-from srdd.schema.scan import Scan
+from srdd.documents.scan import Scan
 
 PROMPTS = [f"{number:016x}" for number in range(64)]
 HOSTILE = "\x1b[31m[bold]red[/bold]\n| <img src=x onerror=alert(1)> | `code` @user ![x](http://e)"

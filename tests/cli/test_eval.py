@@ -15,9 +15,9 @@ import pytest
 from srdd import load_scan, suggest
 from srdd.cli import app
 from srdd.cli.eval import operands
+from srdd.documents.evaluation import load_evaluation
 from srdd.errors import UsageError
-from srdd.exports import export
-from srdd.schema.evaluation import load_evaluation
+from srdd.noise.exports import export
 
 TEXT = "What is 12 times 12?\nOnce upon a time.\ndef add(a, b):\nHello there\n"
 

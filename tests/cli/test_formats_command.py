@@ -7,7 +7,7 @@ import json
 import pytest
 
 from srdd.cli.app import run
-from srdd.formats import FORMATS, USED_BY, parse_specs
+from srdd.numerics.formats import FORMATS, USED_BY, parse_specs
 
 
 @pytest.mark.parametrize("width", [40, 80, 120])

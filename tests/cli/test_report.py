@@ -16,7 +16,7 @@ import pytest
 from made_scans import PROTOTYPE, made, prototype, rising, thorough
 
 from srdd.cli.app import run
-from srdd.schema.scan import Scan
+from srdd.documents.scan import Scan
 
 FORMS = ("terminal", "markdown", "html", "csv", "tsv")
 
@@ -54,8 +54,8 @@ class TestForms:
     ) -> None:
         from rich.console import Console
 
-        from srdd.reading import load_scan
-        from srdd.report.tables import scan_tables
+        from srdd.documents.reading import load_scan
+        from srdd.reports.tables import scan_tables
 
         assert run(["report", "scan.json"]) == 0
         found = capfd.readouterr().out
@@ -232,7 +232,7 @@ class TestRefusals:
     def test_a_missing_extra_is_said_first(
         self, here: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
     ) -> None:
-        from srdd.report import html
+        from srdd.reports import html
 
         monkeypatch.setattr(html, "EXTRA", ("no_such_package",))
         said = complaint(capfd, "missing.json", "--as", "html")

@@ -24,7 +24,7 @@ from srdd.cli import app
 from srdd.cli.inputs import parse_batch_size
 from srdd.cli.scan import default_name, parse_thresholds
 from srdd.errors import UsageError
-from srdd.metrics import Thresholds
+from srdd.numerics.metrics import Thresholds
 
 TEXT = "What is 12 times 12?\nOnce upon a time.\ndef add(a, b):\nHello\n"
 ESCAPE = "\x1b"
@@ -86,8 +86,8 @@ def unloaded(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(*args: object, **options: object) -> None:
         raise AssertionError("the model was loaded")
 
-    monkeypatch.setattr("srdd.models.load_model", load)
-    monkeypatch.setattr("srdd.models.load_tokenizer", load)
+    monkeypatch.setattr("srdd.model.load.load_model", load)
+    monkeypatch.setattr("srdd.model.load.load_tokenizer", load)
 
 
 def left(folder: str | Path = ".") -> list[str]:
@@ -493,7 +493,7 @@ def test_an_internal_error_says_how_to_see_more(
     def fail(*args: object, **options: object) -> None:
         raise RuntimeError("boom\nand more")
 
-    monkeypatch.setattr("srdd.scan.scan_model", fail)
+    monkeypatch.setattr("srdd.measurement.scanner.scan_model", fail)
     told = srdd("scan", saved_once, "--prompts", text)
     assert told.code == 2
     assert told.err.splitlines()[-2:] == [
@@ -521,7 +521,7 @@ def test_an_interrupt_is_no_error(
     def interrupt(*args: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("srdd.scan.scan_model", interrupt)
+    monkeypatch.setattr("srdd.measurement.scanner.scan_model", interrupt)
     told = srdd("scan", saved_once, "--prompts", text)
     assert told.code == 130
     assert told.err.splitlines()[-1] == "interrupted; nothing was written"

@@ -10,8 +10,8 @@ import pytest
 from made_scans import prototype, rising, thorough
 
 from srdd.cli.app import run
-from srdd.prototype import read_prototype
-from srdd.strategies import suggest
+from srdd.documents.prototype import read_prototype
+from srdd.noise import suggest
 
 jsonschema = pytest.importorskip("jsonschema", reason="the validator is not installed")
 

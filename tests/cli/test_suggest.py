@@ -18,11 +18,11 @@ from rich.console import Console
 
 from srdd.cli.app import run
 from srdd.cli.latest import newest_scan
+from srdd.documents.reading import load_scan
+from srdd.documents.rin import load_rin
 from srdd.errors import InputError
-from srdd.reading import load_scan
-from srdd.report.rin_table import rin_tables
-from srdd.schema.rin import load_rin
-from srdd.strategies import suggest
+from srdd.noise import suggest
+from srdd.reports.rin_table import rin_tables
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ import pyte
 import pytest
 
 from srdd import load_scan
-from srdd.schema.scan import Scan
+from srdd.documents.scan import Scan
 
 SRDD = [sys.executable, "-m", "srdd"]
 ESCAPE = b"\x1b"

@@ -10,7 +10,7 @@ import numpy as np
 from made_scans import made
 from numpy.typing import NDArray
 
-from srdd.schema.scan import Scan
+from srdd.documents.scan import Scan
 
 FINGERPRINTS = {"old": "a" * 64, "new": "b" * 64}
 

@@ -12,8 +12,8 @@ from scipy.stats import bootstrap
 
 from srdd.comparison import compare_scans
 from srdd.comparison.differences import difference
-from srdd.prototype import read_prototype
-from srdd.schema.scan import Scan
+from srdd.documents.prototype import read_prototype
+from srdd.documents.scan import Scan
 
 
 def steady(*noise: float, replicates: int = 20) -> list[list[float]]:

@@ -9,8 +9,8 @@ from made_pairs import scan_of
 from made_scans import prototype
 
 from srdd.comparison import Gate, GateError, compare_scans, judge, parse_gate
+from srdd.documents.prototype import read_prototype
 from srdd.errors import InputError
-from srdd.prototype import read_prototype
 
 
 def parts(gate: Gate) -> tuple[object, ...]:

@@ -9,9 +9,9 @@ from made_pairs import changed, prompts, scan_of
 from made_scans import prototype
 
 from srdd.comparison import Comparison, compare_scans
+from srdd.documents.prototype import read_prototype
+from srdd.documents.scan import Scan
 from srdd.errors import InputError, UsageError
-from srdd.prototype import read_prototype
-from srdd.schema.scan import Scan
 
 OLD = scan_of([[1.0] * 12, [2.0] * 12])
 NEW = scan_of([[1.1] * 12, [2.1] * 12], weights="b" * 64)

@@ -25,9 +25,9 @@ from transformers import (
 )
 
 import srdd
-from srdd.checkpoint import find
 from srdd.errors import InputError, UsageError
-from srdd.models import load_model
+from srdd.model.checkpoint import find
+from srdd.model.load import load_model
 from srdd.rin import RinCallback, noisy
 
 CONFIG = srdd.suggest(

@@ -19,10 +19,10 @@ from torch.distributed.algorithms._checkpoint import checkpoint_wrapper as activ
 
 import srdd
 import srdd.rin
+from srdd.documents.rin import RinConfig
 from srdd.errors import InputError, UsageError
 from srdd.rin import noisy
 from srdd.rin.draws import standard_normal
-from srdd.schema.rin import RinConfig
 
 STEPS = 30
 """Length of the runs here; with ten stages, steps 3 to 5 are the first noisy ones."""
@@ -153,7 +153,7 @@ def test_linears_get_noise_instead_if_the_configuration_says_so(name: str) -> No
 
 def _scan_of(model: nn.Module) -> srdd.Scan:
     """A made-up scan that names the modules of this model."""
-    from srdd.structure import find_structure
+    from srdd.model.structure import find_structure
 
     found = made(rising(families.LAYERS)).model_dump()
     for entry, layer in zip(found["model"]["layers"], find_structure(model).layers, strict=True):

@@ -1,0 +1,212 @@
+"""The Evaluation document: what quantized operands do to a model's predictions.
+
+A result is one way to run the model: formats of the weights and of the activations, with noise or
+without. Its figures are means over predicted tokens, in nats, with those of each prompt beside
+them, so that intervals can be had again from the file alone. The first result is the model as it
+is; the others are compared with it, prompt by prompt.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from srdd.documents.document import (
+    Part,
+    check_version,
+    describe,
+    load_object,
+    to_bytes,
+    write_whole,
+)
+
+KIND = "srdd.evaluation"
+VERSION = 1
+
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(ge=0)]
+Interval = tuple[float, float]
+
+
+class Model(Part):
+    """Which model it was; `fingerprint` is of its weights, as in a scan."""
+
+    name: str
+    source: Literal["folder", "hub", "memory"]
+    revision: str | None
+    fingerprint: str
+    architecture: str
+    dtype: str
+    parameters: Count
+    tokenizer: str
+
+
+class Text(Part):
+    """What was predicted.
+
+    `form` is `prompts`, or `text` where one text was cut into pieces of `max_length` tokens, which
+    then stand for prompts. `indices` are the prompts' places in their source, `predicted` the
+    tokens of each that are predicted from those before it: all but the first.
+    """
+
+    form: Literal["prompts", "text"]
+    source: str
+    fingerprint: str
+    indices: list[Count] = Field(min_length=1)
+    predicted: list[Annotated[int, Field(ge=1)]]
+    truncated: Count
+    left_out: Count
+    max_length: Count | None
+    chat_template: bool
+
+    @model_validator(mode="after")
+    def _parallel(self) -> Text:
+        if len(self.indices) != len(self.predicted):
+            raise ValueError("`indices` and `predicted` have different lengths")
+        return self
+
+
+class Noise(Part):
+    """The noise of one training step, from a configuration with this fingerprint."""
+
+    config: str
+    strategy: str
+    fingerprint: str
+    step: Count
+    total_steps: Annotated[int, Field(ge=1)]
+    seed: Count
+
+
+class Settings(Part):
+    """What the caller chose."""
+
+    include: list[str]
+    exclude: list[str]
+    seed: int
+    noise: Noise | None
+
+
+class Run(Part):
+    """What it ran on."""
+
+    versions: dict[str, str]
+    device: str
+    batch_size: str
+    command: str | None
+    started: str
+    elapsed_s: Positive
+
+
+class NotSimulated(Part):
+    """A linear that was selected and computed in full precision all the same."""
+
+    module: str
+    reason: str
+
+
+class Result(Part):
+    """One way to run the model, and how well it predicts.
+
+    Formats are null where an operand is not quantized. `loss` is the mean negative log-likelihood,
+    `perplexity` its exponential, `loss_difference` the loss minus that of the model as it is, `kl`
+    the mean Kullback-Leibler divergence KL(model as it is || this) between the distributions of the
+    next token. A figure is null where it is not finite, and an interval where there is one prompt
+    only; the model as it is has no `loss_difference` and no `kl`. By prompt, figures are means over
+    its predicted tokens, in the order of `text.indices`.
+    """
+
+    weights: str | None
+    activations: str | None
+    noise: bool
+    loss: Positive | None
+    loss_interval: Interval | None
+    perplexity: Positive | None
+    perplexity_interval: Interval | None
+    loss_difference: float | None
+    loss_difference_interval: Interval | None
+    kl: float | None
+    kl_interval: Interval | None
+    loss_by_prompt: list[Positive | None]
+    kl_by_prompt: list[float | None] | None
+    simulated: Count
+    not_simulated: list[NotSimulated]
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether this is the model as it is."""
+        return self.weights is None and self.activations is None and not self.noise
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Result:
+        for name in ("loss", "perplexity", "loss_difference", "kl"):
+            interval = getattr(self, f"{name}_interval")
+            if interval is not None and interval[0] > interval[1]:
+                raise ValueError(f"`{name}_interval` ends before it begins")
+        return self
+
+
+class Evaluation(Part):
+    """All that an evaluation found out."""
+
+    kind: Literal["srdd.evaluation"] = "srdd.evaluation"
+    schema_version: Literal[1] = 1
+    model: Model
+    text: Text
+    settings: Settings
+    run: Run
+    results: list[Result] = Field(min_length=2)
+    warnings: list[str]
+
+    @model_validator(mode="after")
+    def _holds_together(self) -> Evaluation:
+        if not self.results[0].is_plain:
+            raise ValueError("the first result is not the model as it is")
+        prompts = len(self.text.indices)
+        seen = set()
+        for result in self.results:
+            way = (result.weights, result.activations, result.noise)
+            if way in seen:
+                raise ValueError(f"a result stands twice: {way}")
+            seen.add(way)
+            if result.noise and self.settings.noise is None:
+                raise ValueError("a result has noise, and the settings have none")
+            for values in (result.loss_by_prompt, result.kl_by_prompt):
+                if values is not None and len(values) != prompts:
+                    raise ValueError(f"a result has {len(values)} prompts, the text {prompts}")
+        return self
+
+    def to_json(self) -> bytes:
+        """The document as `save` writes it."""
+        return to_bytes(self)
+
+    def save(self, path: str | Path, *, force: bool = False) -> None:
+        """Write it to `path`, whole or not at all; an existing file only with `force`.
+
+        Raises:
+            OutputError: it exists, or cannot be written.
+        """
+        write_whole(Path(path), self.to_json(), force=force)
+
+
+def read_evaluation(found: dict[str, Any], name: str) -> Evaluation:
+    """A parsed JSON object -> the Evaluation; `name` is what errors call it.
+
+    Raises:
+        InputError: it is none, is newer than this srdd, or does not hold together.
+    """
+    check_version(found, KIND, VERSION, name)
+    try:
+        return Evaluation.model_validate(found)
+    except ValidationError as error:
+        raise describe(error, name) from None
+
+
+def load_evaluation(path: str | Path) -> Evaluation:
+    """Read an Evaluation from a file.
+
+    Raises:
+        InputError: the file cannot be read, or see `read_evaluation`.
+    """
+    return read_evaluation(load_object(Path(path)), str(path))

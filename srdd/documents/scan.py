@@ -1,0 +1,386 @@
+"""The Scan document: what was measured, on what, with what, and what was not.
+
+For every record, a (layer, site, tensor, format, scale rule), it keeps the raw sums, the same sums
+for each replicate, and the metrics derived from them. So scans merge exactly, and intervals and
+rankings can be had again from the file alone.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from srdd.documents.document import Part, check_version, describe, to_bytes, write_whole
+from srdd.errors import UsageError
+
+KIND = "srdd.scan"
+VERSION = 1
+
+TOKEN_BINS = 640
+"""Bins of the histogram over single tokens."""
+
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Interval = tuple[float, float]
+Operands = Literal["weight", "input", "both"]
+
+
+class Norm(Part):
+    """A normalisation module: where noise can be injected.
+
+    `gain_rms` is the root mean square of the factors that it multiplies with; null where they could
+    not be observed.
+    """
+
+    name: str
+    kind: Literal["rmsnorm", "layernorm"]
+    type: str
+    size: Count
+    gain_rms: Positive | None
+
+
+class Linear(Part):
+    """A linear module, with its weight seen as (out_features, in_features)."""
+
+    name: str
+    type: str
+    in_features: Count
+    out_features: Count
+
+
+class Layer(Part):
+    """A decoder layer by its index in the model's own list.
+
+    Name and type are null in a scan that was not made by srdd.
+    """
+
+    index: Count
+    name: str | None
+    type: str | None
+    norms: list[Norm]
+    linears: list[Linear]
+
+
+class Model(Part):
+    """Which model was measured.
+
+    `fingerprint` follows from the names, shapes, types and values of the weights as they were
+    loaded, so the same checkpoint in another dtype has another one. What a scan made by another
+    program does not tell is null, and its `source` is `prototype`.
+    """
+
+    name: str
+    source: Literal["folder", "hub", "memory", "prototype"]
+    revision: str | None
+    fingerprint: str | None
+    architecture: str | None
+    model_type: str | None
+    dtype: str | None
+    parameters: Count | None
+    hidden_size: Count | None
+    tokenizer: str | None
+    decoder: str | None
+    layers: list[Layer] = Field(min_length=1)
+    other_norms: list[Norm]
+
+    @model_validator(mode="after")
+    def _layers_in_order(self) -> Model:
+        if [layer.index for layer in self.layers] != list(range(len(self.layers))):
+            raise ValueError("the layers are not numbered 0, 1, 2, ... in order")
+        return self
+
+
+class Calibration(Part):
+    """Which text it was measured on. The fingerprints are of token ids, in order of the prompts."""
+
+    source: str | None
+    fingerprint: str | None
+    prompt_fingerprints: list[str]
+    prompts: Count | None
+    tokens: Count | None
+    truncated: Count | None
+    left_out: Count | None
+    max_length: Count | None
+    chat_template: bool | None
+    skip_first_token: bool | None
+
+
+class Thresholds(Part):
+    """Where a layer is flagged; see `srdd.numerics.metrics.Thresholds`."""
+
+    sqnr_db: float
+    deadzone: Fraction
+    saturation: Fraction
+    relative_error: Positive
+
+
+class Settings(Part):
+    """How it was measured."""
+
+    formats: list[str] = Field(min_length=1)
+    sites: list[str] = Field(min_length=1)
+    include: list[str] = Field(default_factory=list)
+    exclude: list[str] = Field(default_factory=list)
+    rounding: str
+    seed: int
+    thresholds: Thresholds
+
+
+class Run(Part):
+    """When, where and with which software; not needed to read the figures."""
+
+    versions: dict[str, str]
+    device: str | None
+    kernel: str | None
+    batch_size: str | None
+    command: str | None
+    started: str
+    elapsed_s: Positive | None
+
+
+class Sums(Part):
+    """Raw sums; see `srdd.numerics.sums` for the meaning of each."""
+
+    tokens: Count
+    elements: Count
+    nonfinite: Count
+    nonzero: Count
+    flushed: Count
+    saturated: Count
+    x2: Positive
+    e2: Positive
+    clipped_e2: Positive
+    abs_x: Positive
+    abs_e: Positive
+    relative: Positive
+
+
+class Replicates(Part):
+    """The same sums, one value a replicate; prompt number i is in replicate i mod 64."""
+
+    tokens: list[Count]
+    elements: list[Count]
+    nonfinite: list[Count]
+    nonzero: list[Count]
+    flushed: list[Count]
+    saturated: list[Count]
+    x2: list[Positive]
+    e2: list[Positive]
+    clipped_e2: list[Positive]
+    abs_x: list[Positive]
+    abs_e: list[Positive]
+    relative: list[Positive]
+
+    @model_validator(mode="after")
+    def _equally_long(self) -> Replicates:
+        lengths = {len(values) for values in self.__dict__.values()}
+        if len(lengths) != 1 or not 1 <= next(iter(lengths)) <= 64:
+            raise ValueError("replicates need 1 to 64 values, equally many of each sum")
+        return self
+
+
+class Metrics(Part):
+    """Metrics of pooled sums; null where undefined, with the reason in the record."""
+
+    sqnr_db: float | None
+    deadzone: Fraction | None
+    saturation: Fraction | None
+    clipping_share: Fraction | None
+    relative_error: Positive | None
+    relative_l1: Positive | None
+
+
+class Intervals(Part):
+    """95 % bootstrap intervals over prompts; null with a single replicate."""
+
+    sqnr_db: Interval | None
+    deadzone: Interval | None
+    saturation: Interval | None
+    clipping_share: Interval | None
+    relative_error: Interval | None
+    relative_l1: Interval | None
+
+
+class TokenSqnr(Part):
+    """SQNR of single tokens: quantiles in dB, and the histogram that they were read from.
+
+    The histogram's bins are 0.25 dB wide from -40 dB up; `counts` begins with bin `first_bin`.
+    Tokens that are all zero or reproduced exactly have no SQNR and are counted in `undefined`.
+    """
+
+    p5: float | None
+    p50: float | None
+    p95: float | None
+    first_bin: Count
+    counts: list[Count]
+    undefined: Count
+
+    @model_validator(mode="after")
+    def _within_the_bins(self) -> TokenSqnr:
+        if self.first_bin + len(self.counts) > TOKEN_BINS:
+            raise ValueError(f"the histogram has {TOKEN_BINS} bins, and the counts reach beyond")
+        return self
+
+
+class Record(Part):
+    """One tensor in one format.
+
+    `tensor` is the module that it belongs to, `shared_with` the others that read it too.
+    `operands` tells, at site `linear` alone, which operands of the product are quantized; in a
+    4-bit format `weight`, `input` and `both` are known as W4A16, W16A4 and W4A4.
+    Sums, replicates and what follows from them are null in a scan that was not made by srdd.
+    `floor_distance_db` is the SQNR that Gaussian data gets in the format minus the SQNR measured.
+    """
+
+    layer: Count
+    site: str
+    tensor: str
+    shared_with: list[str] = Field(default_factory=list)
+    format: str
+    scale_rule: str
+    operands: Operands | None = None
+    metrics: Metrics
+    floor_distance_db: float | None
+    intervals: Intervals | None
+    token_sqnr_db: TokenSqnr | None
+    undefined: dict[str, str]
+    sums: Sums | None
+    replicates: Replicates | None
+
+
+class Ranking(Part):
+    """How stable the ranking of layers is; see `srdd.numerics.confidence.Stability`."""
+
+    site: str
+    format: str
+    scale_rule: str
+    operands: Operands | None = None
+    metric: str
+    top_k: Count
+    tau_halves: Annotated[float, Field(ge=-1, le=1)] | None
+    top_k_change: Fraction | None
+    spread: Positive | None
+
+
+class NotMeasured(Part):
+    """A module that was found and has no figures at a site (null: at any), with the reason."""
+
+    module: str
+    site: str | None = None
+    reason: str
+
+
+class Scan(Part):
+    """All that a scan found out: `srdd.load_scan` reads one, `srdd.scan_model` makes one."""
+
+    kind: Literal["srdd.scan"] = "srdd.scan"
+    schema_version: Literal[1] = 1
+    model: Model
+    calibration: Calibration
+    settings: Settings
+    run: Run
+    records: list[Record]
+    rankings: list[Ranking]
+    not_measured: list[NotMeasured]
+    warnings: list[str]
+
+    @model_validator(mode="after")
+    def _records_once(self) -> Scan:
+        seen: set[tuple[object, ...]] = set()
+        for record in self.records:
+            key = (
+                *(record.layer, record.site, record.tensor),
+                *(record.format, record.scale_rule, record.operands),
+            )
+            if key in seen:
+                raise ValueError(f"layer {record.layer} stands twice in {record.site}")
+            if record.layer >= len(self.model.layers):
+                raise ValueError(f"a record names layer {record.layer}, which the model lacks")
+            seen.add(key)
+        return self
+
+    def select(
+        self, site: str = "output", format: str | None = None, operands: Operands | None = None
+    ) -> list[Record]:
+        """The records of one site in one format, in order of layers.
+
+        Arguments:
+            site: a site of this scan.
+            format: `mxfp4` or `mxfp4:floor`; may be left out when the scan holds only one.
+            operands: at site `linear`, which operands are quantized; `both` for None. Other sites
+                have none.
+
+        Raises:
+            UsageError: the scan does not hold that site or format, or the name fits several.
+        """
+        if site not in self.settings.sites:
+            held = ", ".join(self.settings.sites)
+            raise UsageError(f"the scan holds no site {site!r}", f"it holds: {held}")
+        specs = self.settings.formats
+        fitting = [s for s in specs if format is None or format in (s, s.partition(":")[0])]
+        if len(fitting) != 1:
+            what = "several formats" if len(fitting) > 1 else "no format"
+            name = f" for {format!r}" if format else ""
+            raise UsageError(
+                f"the scan holds {what}{name}", f"name one of: {', '.join(fitting or specs)}"
+            )
+        name, _, rule = fitting[0].partition(":")
+        wanted = (site, name, rule, (operands or "both") if site == "linear" else None)
+        kept = [r for r in self.records if (r.site, r.format, r.scale_rule, r.operands) == wanted]
+        return sorted(kept, key=lambda record: record.layer)
+
+    def rows(
+        self, site: str = "output", format: str | None = None, operands: Operands | None = None
+    ) -> list[dict[str, Any]]:
+        """The records as flat dictionaries; arguments and errors as in `select`.
+
+        Returns:
+            For each record `layer`, `site`, `tensor`, `format`, `scale_rule`, `operands`, `tokens`,
+            `elements`, `nonfinite`, the metrics by name, `NAME_interval` as (low, high) or None,
+            `floor_distance_db`, and `token_sqnr_db_p5`, `_p50`, `_p95`. What the scan does not
+            hold is None.
+        """
+        found = []
+        for record in self.select(site, format, operands):
+            row: dict[str, Any] = {
+                name: getattr(record, name)
+                for name in ("layer", "site", "tensor", "format", "scale_rule", "operands")
+            }
+            for name in ("tokens", "elements", "nonfinite"):
+                row[name] = getattr(record.sums, name, None)
+            row |= dict(record.metrics)
+            for name in Metrics.model_fields:
+                row[f"{name}_interval"] = getattr(record.intervals, name, None)
+            row["floor_distance_db"] = record.floor_distance_db
+            for name in ("p5", "p50", "p95"):
+                row[f"token_sqnr_db_{name}"] = getattr(record.token_sqnr_db, name, None)
+            found.append(row)
+        return found
+
+    def to_json(self) -> bytes:
+        """The document as `save` writes it."""
+        return to_bytes(self)
+
+    def save(self, path: str | Path, *, force: bool = False) -> None:
+        """Write the scan to `path`, whole or not at all; an existing file only with `force`.
+
+        Raises:
+            OutputError: it exists, or cannot be written.
+        """
+        write_whole(Path(path), self.to_json(), force=force)
+
+
+def read_scan(found: dict[str, Any], name: str) -> Scan:
+    """A parsed JSON object -> the Scan; `name` is what errors call it.
+
+    Raises:
+        InputError: it is no scan, is newer than this srdd, or does not hold together.
+    """
+    check_version(found, KIND, VERSION, name)
+    try:
+        return Scan.model_validate(found)
+    except ValidationError as error:
+        raise describe(error, name) from None

@@ -1,0 +1,281 @@
+"""Capture: hooks that measure activations while a model runs, and are always removed.
+
+A point is a module's output, its input, or its product. Several modules often read one and the same
+tensor (the query, key and value projections; gate and up): as an input it is measured once, at the
+module that reads it first, and the others are noted there. Experts that are stacked in one
+parameter have no modules to hook; srdd.model.experts tells of their products.
+
+A hook never keeps an activation. It runs the kernel on it at once, while it is still in cache, and
+adds the result to sums on the same device. No hook waits for the device.
+
+A batch counts when it is complete. Until then its sums are kept apart, so that a batch that fails
+half-way can be repeated in smaller parts.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from srdd.documents.records import Measured
+from srdd.documents.scan import Operands
+from srdd.measurement.products import product_sums
+from srdd.measurement.tallies import Rows, Tally
+from srdd.model.experts import Product, one_by_one, watching
+from srdd.model.linears import Weight, stacked_in, weight_of
+from srdd.numerics.formats import FormatSpec
+from srdd.numerics.kernels import row_sums
+
+STACKED = "its experts run in a way that cannot be matched with tokens"
+
+
+@dataclass(frozen=True)
+class Point:
+    """A module at which something is measured.
+
+    Attributes:
+        layer: index of its decoder layer.
+        site: what is measured there, of srdd.numerics.sites.SITES, but for weights.
+        tensor: the module's name; of stacked experts, the parameter's.
+        key: of the parameter in which the module's experts are stacked; None for other modules.
+    """
+
+    layer: int
+    site: str
+    tensor: str
+    module: nn.Module
+    key: str | None = None
+
+
+Key = tuple[Point, FormatSpec, Operands | None]
+
+
+def _hidden_states(output: object) -> torch.Tensor | None:
+    """The hidden states in what a layer returns: a tensor, or the first in a tuple or mapping."""
+    if isinstance(output, torch.Tensor):
+        return output if output.is_floating_point() else None
+    if isinstance(output, Mapping):
+        output = tuple(output.values())
+    if isinstance(output, Sequence) and not isinstance(output, str):
+        for part in output:
+            found = _hidden_states(part)
+            if found is not None:
+                return found
+    return None
+
+
+class Capture:
+    """Measures a set of points in a set of formats while batches run through the model.
+
+    Example:
+        capture = Capture(points, specs, rounding="even")
+        with capture.hooked():
+            for batch in batches:
+                with capture.batch(replicates, keys):
+                    model(batch)
+        capture.measured()
+    """
+
+    def __init__(
+        self,
+        points: Sequence[Point],
+        specs: Sequence[FormatSpec],
+        *,
+        rounding: str = "even",
+        seed: int = 0,
+    ) -> None:
+        self._points = tuple(points)
+        self._specs = tuple(specs)
+        self._rounding = rounding
+        self._seed = seed
+        self._totals: dict[Key, Tally] = {}
+        self._current: dict[Key, Tally] | None = None
+        self._rows = Rows(torch.empty(0, dtype=torch.int64), None)
+        self._read: dict[int, tuple[weakref.ref[torch.Tensor], Point]] = {}
+        self._shared: dict[Point, list[str]] = {}
+        self._unmatched: dict[Point, str] = {}
+        self._seen: dict[Point, set[int]] = {}
+
+    @contextmanager
+    def hooked(self) -> Iterator[None]:
+        """While this runs, the hooks are in place; afterwards they are gone, whatever happened."""
+        stacks: dict[nn.Module, list[Point]] = {}
+        with ExitStack() as stack:
+            for point in self._points:
+                if point.key is None:
+                    stack.callback(self._hook(point).remove)
+                else:
+                    stacks.setdefault(point.module, []).append(point)
+            for module, points in stacks.items():
+                stack.enter_context(watching(module, self._meeting(points)))
+            stack.enter_context(one_by_one(stacks))
+            yield
+
+    @contextmanager
+    def batch(self, replicates: torch.Tensor, keys: torch.Tensor | None = None) -> Iterator[None]:
+        """Forward passes in here count together, and only if all goes well.
+
+        Arguments:
+            replicates: (batch, tokens) int64, the replicate of each token or tallies.NOT_COUNTED.
+            keys: (batch, tokens) int64, what stochastic rounding draws its noise from.
+        """
+        self._current = {}
+        self._read = {}
+        self._rows = Rows(replicates, keys)
+        try:
+            yield
+            for key, tally in self._current.items():
+                if key in self._totals:
+                    self._totals[key].merge(tally)
+                else:
+                    self._totals[key] = tally
+        finally:
+            self._current = None
+
+    def _hook(self, point: Point) -> Any:
+        if point.site == "output":
+
+            def after(module: nn.Module, given: object, output: object) -> None:
+                if self._current is not None:
+                    self._measure(point, _hidden_states(output))
+
+            return point.module.register_forward_hook(after)
+
+        def before(module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+            hidden = _hidden_states((*given, *named.values()))
+            if self._current is None:
+                return
+            if point.site == "linear":
+                weight = weight_of(point.layer, point.tensor, module)
+                self._measure(point, hidden, weight)
+            elif not self._is_known(point, hidden):
+                self._measure(point, hidden)
+
+        return point.module.register_forward_pre_hook(before, with_kwargs=True)
+
+    def _meeting(self, points: Sequence[Point]) -> Any:
+        """What to do with a product of stacked experts."""
+
+        def met(product: Product) -> None:
+            for point in points:
+                if self._current is None or point.key != product.key:
+                    continue
+                self._seen.setdefault(point, set()).add(product.expert)
+                weight = None
+                if point.site == "linear":
+                    name = f"{point.tensor}[{product.expert}]"
+                    weight = Weight(point.layer, name, product.weight.detach(), turned=False)
+                self._measure(point, product.x, weight, product.tokens)
+
+        return met
+
+    def _is_known(self, point: Point, hidden: torch.Tensor | None) -> bool:
+        """Whether another point of this batch has measured this very tensor; if so, note it there.
+
+        By identity, held weakly: nothing lives longer for having been measured.
+        """
+        if hidden is None:
+            return False
+        known = self._read.get(id(hidden))
+        if known is not None and known[0]() is hidden:
+            readers = self._shared.setdefault(known[1], [])
+            if point.tensor not in readers:
+                readers.append(point.tensor)
+            return True
+        self._read[id(hidden)] = (weakref.ref(hidden), point)
+        return False
+
+    def _measure(
+        self,
+        point: Point,
+        hidden: torch.Tensor | None,
+        weight: Weight | None = None,
+        chosen: torch.Tensor | None = None,
+    ) -> None:
+        """Add what quantization does to a tensor, or to its product with `weight`.
+
+        Arguments:
+            chosen: which of the batch's tokens its rows belong to; all, in order, for None.
+        """
+        assert self._current is not None
+        tokens = self._rows.count if chosen is None else len(chosen)
+        reason = None if weight is None else weight.why_unusable()
+        if hidden is None or hidden.shape[:-1].numel() != tokens:
+            shape = "none" if hidden is None else " x ".join(map(str, hidden.shape))
+            reason = f"its rows cannot be matched with tokens (shape {shape} for {tokens} tokens)"
+        elif weight is not None and reason is None and weight.sides[1] != hidden.shape[-1]:
+            reason = f"it takes {hidden.shape[-1]} values a token, its weight {weight.sides[1]}"
+        if hidden is None or reason is not None:
+            self._unmatched[point] = reason or ""
+            return
+        rows = hidden.detach().reshape(-1, hidden.shape[-1])
+        if rows.dtype == torch.float64:
+            rows = rows.float()
+        replicate, keys = self._rows.on(rows.device, chosen)
+        if keys is not None:
+            # Layers draw from streams of their own.
+            keys = keys + point.layer * 0x9E3779B9
+        if weight is None:
+            for spec in self._specs:
+                self._add(
+                    (point, spec, None), row_sums(rows, spec, self._rounding, keys), replicate
+                )
+            return
+        found = product_sums(rows, weight, self._specs, self._rounding, keys, self._seed)
+        for (spec, operands), sums in found.items():
+            self._add((point, spec, operands), sums, replicate)
+
+    def _add(self, key: Key, sums: torch.Tensor, replicate: torch.Tensor) -> None:
+        assert self._current is not None
+        if key not in self._current:
+            self._current[key] = Tally(sums.device)
+        self._current[key].add(sums, replicate.to(sums.device))
+
+    def not_measured(self) -> dict[tuple[str, str], str]:
+        """Tensors and sites of points without figures, each with the reason."""
+        measured = {point for point, _, _ in self._totals}
+        named = {name for readers in self._shared.values() for name in readers}
+        reasons = {}
+        for point in self._points:
+            name = (point.tensor, point.site)
+            if point in measured:
+                if point.key is not None and (unseen := self._unseen(point)):
+                    reasons[name] = unseen
+            elif not (point.site == "input" and point.tensor in named):
+                otherwise = "no forward pass went through it" if point.key is None else STACKED
+                reasons[name] = self._unmatched.get(point, otherwise)
+        return reasons
+
+    def _unseen(self, point: Point) -> str | None:
+        """Which of a point's experts saw no token, in words."""
+        count = len(dict(stacked_in(point.module))[point.key or ""])
+        idle = sorted(set(range(count)) - self._seen.get(point, set()))
+        if not idle:
+            return None
+        who = "expert" if len(idle) == 1 else "experts"
+        return f"{who} {', '.join(map(str, idle))} of {count} saw no token"
+
+    def measured(self) -> list[Measured]:
+        """What was added up, point by point and format by format; waits for the device."""
+        found = []
+        for (point, spec, operands), tally in self._totals.items():
+            replicates, tokens, undefined = tally.read()
+            one = Measured(
+                layer=point.layer,
+                site=point.site,
+                tensor=point.tensor,
+                shared_with=tuple(self._shared.get(point, ())),
+                spec=spec,
+                operands=operands,
+                replicates=replicates,
+                tokens_by_sqnr=tokens,
+                undefined_tokens=undefined,
+            )
+            found.append(one)
+        return found

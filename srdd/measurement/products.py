@@ -1,0 +1,110 @@
+"""Products: what quantizing the operands of a linear does to its output.
+
+For inputs x (tokens, in), a weight W (out, in), the quantized values x' and W' and the errors
+dx = x' - x, dW = W' - W, the product y = x W^T is off by
+
+    weight   x dW^T                          W4A16, where the format has 4 bits
+    input    dx W^T                          W16A4
+    both     x' W'^T - x W^T = x dW^T + dx W^T + dx dW^T      W4A4
+
+All products are of float32 values added up in float32, and each error is computed from the errors
+of the operands: the difference of two products that agree in most of their digits would carry the
+rounding of both. A bias is not part of the product; it is not quantized, and a large one would hide
+the error.
+
+Outputs are not rounded, so nothing is flushed or saturated, and an error over an output near zero
+says nothing: of `sums`, the fields `flushed`, `saturated`, `clipped_e2` and `relative` stay 0.
+Where the errors of both operands are independent, their energies add.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from srdd.documents.scan import Operands
+from srdd.model.linears import Weight
+from srdd.numerics.formats import FormatSpec
+from srdd.numerics.kernels import quantize
+from srdd.numerics.sums import FIELDS, INDEX
+
+LARGEST = 1e18
+"""Magnitude from which on an output counts as not finite: its square leaves float32."""
+
+Key = tuple[FormatSpec, Operands]
+
+
+def products_of(formats: int) -> int:
+    """How many products of its size one linear takes, beside the model's own."""
+    return 1 + 3 * formats
+
+
+@torch.no_grad()
+def product_sums(
+    x: Tensor,
+    weight: Weight,
+    specs: Sequence[FormatSpec],
+    rounding: str,
+    keys: Tensor | None,
+    seed: int,
+) -> Mapping[Key, Tensor]:
+    """Sums of the error of x W^T, for each format and choice of quantized operands.
+
+    Arguments:
+        x: (tokens, in), of a dtype that kernels take; `in` is the weight's.
+        weight: of a single linear, usable.
+        specs: formats of both operands.
+        rounding: of srdd.numerics.formats.ROUNDINGS.
+        keys: (tokens,) int64, for the stochastic rounding of x, as in `kernels.row_sums`.
+        seed: for the stochastic rounding of the weight.
+
+    Returns:
+        float64 (tokens, fields) for each; `elements` are the outputs.
+    """
+    if keys is None:
+        keys = torch.arange(len(x), device=x.device)
+    wide = x.float()
+    dx = {spec: quantize(wide, spec, rounding, keys) - wide for spec in specs}
+    found: dict[Key, Tensor] = {}
+    # A scale over the whole tensor needs all of it at once.
+    for whole in (False, True):
+        taken = [spec for spec in specs if (spec.scale_rule == "tensor") == whole]
+        for done, part in weight.slices(whole) if taken else ():
+            w, rows = part.float().contiguous(), weight.keys(done, len(part), seed)
+            y = wide @ w.t()
+            for spec in taken:
+                dw = quantize(w, spec, rounding, rows) - w
+                by_weight, by_input = wide @ dw.t(), dx[spec] @ w.t()
+                by_both = (dx[spec] @ dw.t()).add_(by_weight).add_(by_input)
+                errors: dict[Operands, Tensor] = {
+                    "weight": by_weight,
+                    "input": by_input,
+                    "both": by_both,
+                }
+                for operands, error in errors.items():
+                    sums = _sums(y, error)
+                    key = (spec, operands)
+                    found[key] = found[key] + sums if key in found else sums
+    for sums in found.values():
+        sums[:, INDEX["tokens"]] = 1.0
+    return found
+
+
+def _sums(y: Tensor, error: Tensor) -> Tensor:
+    """Outputs and their errors (tokens, out) -> sums (tokens, fields), but for `tokens`."""
+    finite = (y.abs() < LARGEST) & (error.abs() < LARGEST)  # NaN compares false
+    y, error = torch.where(finite, y, 0.0), torch.where(finite, error, 0.0)
+    sums = torch.zeros(len(y), len(FIELDS), dtype=torch.float64, device=y.device)
+    for name, terms in (
+        ("elements", finite),
+        ("nonfinite", ~finite),
+        ("nonzero", y != 0),
+        ("x2", y.square()),
+        ("e2", error.square()),
+        ("abs_x", y.abs()),
+        ("abs_e", error.abs()),
+    ):
+        sums[:, INDEX[name]] = terms.sum(-1, dtype=torch.float64)
+    return sums

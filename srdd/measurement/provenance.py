@@ -1,0 +1,65 @@
+"""What a scan says of the model it measured, and of the software that measured it."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from typing import Any, Literal
+
+from torch import nn
+
+from srdd.documents import scan as schema
+from srdd.model.structure import DecoderLayer, Structure
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the model came from, for the document only."""
+
+    name: str
+    source: Literal["folder", "hub", "memory"] = "memory"
+    revision: str | None = None
+    command: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+def describe_model(
+    model: nn.Module, tokenizer: Any, structure: Structure, weights: str, origin: Origin
+) -> schema.Model:
+    """The model's part of the document; `weights` is their fingerprint, `tokenizer` may be None."""
+    config: Any = getattr(model, "config", None)
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    first = next(model.parameters())
+    words = len(tokenizer) if hasattr(tokenizer, "__len__") else 0
+
+    def layer(found: DecoderLayer) -> schema.Layer:
+        return schema.Layer(
+            index=found.index,
+            name=found.name,
+            type=type(found.module).__name__,
+            norms=[schema.Norm(**asdict(norm)) for norm in found.norms],
+            linears=[schema.Linear(**asdict(linear)) for linear in found.linears],
+        )
+
+    return schema.Model(
+        name=origin.name,
+        source=origin.source,
+        revision=origin.revision,
+        fingerprint=weights,
+        architecture=type(model).__name__,
+        model_type=str(getattr(config, "model_type", "unknown")),
+        dtype=str(getattr(model, "dtype", first.dtype)).removeprefix("torch."),
+        parameters=sum(p.numel() for p in model.parameters()),
+        hidden_size=int(getattr(text, "hidden_size", 0) or 0),
+        tokenizer=None if tokenizer is None else f"{type(tokenizer).__name__} of {words} tokens",
+        decoder=structure.decoder,
+        layers=[layer(found) for found in structure.layers],
+        other_norms=[schema.Norm(**asdict(norm)) for norm in structure.other_norms],
+    )
+
+
+def versions() -> dict[str, str]:
+    """Of srdd, Python, and the packages that figures depend on."""
+    names = ("srdd", "torch", "transformers", "numpy", "numba")
+    return {"python": platform.python_version()} | {name: metadata.version(name) for name in names}

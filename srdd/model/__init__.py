@@ -1,0 +1,1 @@
+"""Models: finding a checkpoint, loading it, and telling its layers, norms, linears and experts."""

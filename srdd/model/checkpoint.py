@@ -1,0 +1,283 @@
+"""A model's folder or Hub id, looked at before anything heavy is loaded.
+
+A wrong name, a folder without weights or a file cut short is told within a second, not after the
+minutes that loading takes. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+import orjson
+
+from srdd.errors import InputError, unknown_name
+from srdd.model.precision import refuse_quantized
+
+DEMO = "demo"
+"""The name of the model that ships with srdd."""
+
+DTYPES = ("auto", "bfloat16", "float16", "float32")
+"""What weights can be loaded as; `auto` keeps the type that they are stored in."""
+
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "vocab.json",
+    "vocab.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model that can be loaded, as far as a look at its files tells.
+
+    Attributes:
+        name: what the user called it.
+        location: what transformers loads: a path or a Hub id.
+        source: whether it is a folder or on the Hub.
+        revision: branch, tag or commit on the Hub.
+    """
+
+    name: str
+    location: str
+    source: Literal["folder", "hub"]
+    revision: str | None
+
+
+def find(
+    name: str, *, revision: str | None = None, allow_pickle: bool = False, weights: bool = True
+) -> Checkpoint:
+    """The checkpoint called `name`: `demo`, a folder, or a Hub id.
+
+    Arguments:
+        allow_pickle: take weights that are stored as pickles.
+        weights: whether weights are needed; a tokenizer has none.
+
+    Raises:
+        InputError: there is no such model, or it cannot be loaded as it is.
+    """
+    if not name:
+        raise InputError("the model's name is empty", f"models here: {_suggest(name)}")
+    path = Path(str(files("srdd.model") / DEMO)) if name == DEMO else Path(name).expanduser()
+    if _exists(path) or name.startswith((".", "/", "~")) or name.count("/") > 1:
+        if revision is not None:
+            raise InputError(
+                f"{name} is a folder, and --revision is for the Hub", "leave out --revision"
+            )
+        _check_folder(path, allow_pickle, weights)
+        return Checkpoint(name, str(path), "folder", None)
+    _check_hub(name, revision, allow_pickle, weights)
+    return Checkpoint(name, name, "hub", revision)
+
+
+def check_dtype(name: str) -> str:
+    """Give `name` back if it is one of DTYPES.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if name not in DTYPES:
+        raise unknown_name("dtype", name, DTYPES)
+    return name
+
+
+def _exists(path: Path) -> bool:
+    """Whether there is such a path; one with a name too long to be looked up isn't there."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
+def _models_near(folder: Path) -> list[str]:
+    """Folders in `folder` that hold a config.json."""
+    try:
+        return sorted(str(found.parent) for found in folder.glob("*/config.json"))[:50]
+    except OSError:
+        return []
+
+
+def _suggest(name: str) -> str:
+    near = [DEMO, *_models_near(Path.cwd())]
+    close = difflib.get_close_matches(name, near, n=5, cutoff=0.0)
+    return ", ".join(close)
+
+
+def _check_folder(path: Path, allow_pickle: bool, weights: bool) -> None:
+    if not _exists(path):
+        raise InputError(f"there is no folder {path}", f"models here: {_suggest(str(path))}")
+    if not path.is_dir():
+        raise InputError(
+            f"{path} is a file, not a model's folder", f"try its folder: {path.parent}"
+        )
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise InputError(
+            f"the name of the folder {path} is not UTF-8, which transformers cannot read",
+            "rename it, or make a link to it with another name",
+        ) from None
+    if not weights:
+        return
+    config = _read_config(path)
+    if "model_type" not in config and "auto_map" not in config:
+        raise InputError(
+            f"{path / 'config.json'} names no model_type", "save the model with save_pretrained()"
+        )
+    refuse_quantized(str(path), config)
+    _check_weights(path, allow_pickle)
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    file = path / "config.json"
+    if not file.exists():
+        held = ", ".join(sorted(entry.name for entry in path.iterdir())[:8]) or "nothing"
+        inside = _models_near(path)
+        hint = f"name one of: {', '.join(inside)}" if inside else "name a folder with a config.json"
+        raise InputError(f"{path} holds no config.json (it holds: {held})", hint)
+    try:
+        config = orjson.loads(file.read_bytes())
+    except orjson.JSONDecodeError as error:
+        raise InputError(
+            f"{file} is not valid JSON ({error.msg} at line {error.lineno})", "save the model again"
+        ) from None
+    except OSError as error:
+        raise InputError(f"cannot read {file}: {error.strerror}", "check its permissions") from None
+    if not isinstance(config, dict):
+        raise InputError(f"{file} holds no JSON object", "save the model again")
+    return config
+
+
+def _check_weights(path: Path, allow_pickle: bool) -> None:
+    """Look at the files that transformers would read: a whole one, else those of an index."""
+    whole, index = path / "model.safetensors", path / "model.safetensors.index.json"
+    if whole.exists():
+        _check_safetensors(whole)
+        return
+    if index.exists():
+        for name in _indexed(path, index):
+            _check_safetensors(path / name)
+        return
+    pickles = sorted(file.name for pattern in _PICKLES for file in path.glob(pattern))
+    if not pickles:
+        others = sorted(file.name for file in path.glob("*.safetensors"))
+        raise InputError(
+            f"{path} holds no weights" + (f" (it holds {others[0]})" if others else ""),
+            "it needs model.safetensors; an adapter has to be merged into its model first",
+        )
+    if not allow_pickle:
+        raise pickle_only(str(path), pickles[0])
+
+
+def _indexed(path: Path, index: Path) -> list[str]:
+    """The weight files that an index names, all of which are there."""
+    try:
+        wanted = sorted(set(map(str, orjson.loads(index.read_bytes())["weight_map"].values())))
+    except (orjson.JSONDecodeError, KeyError, AttributeError, TypeError):
+        raise InputError(f"{index} is not a weight index", "download it again") from None
+    missing = [name for name in wanted if not (path / name).exists()]
+    if missing:
+        raise InputError(
+            f"{path} lacks {len(missing)} of {len(wanted)} weight files, {missing[0]} first",
+            "download the missing files",
+        )
+    return wanted
+
+
+def pickle_only(name: str, file: str) -> InputError:
+    """The error for weights that only exist as pickles, which can run code when they are read."""
+    return InputError(
+        f"{name} has its weights as a pickle only ({file}), which can run code when it is read",
+        "convert it with save_pretrained(), or add --allow-pickle if you trust its origin",
+    )
+
+
+def _check_safetensors(file: Path) -> None:
+    """Header and length of a file; reading them also tells a file that was cut short."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(file), framework="numpy"):
+            pass
+    except SafetensorError as error:
+        size = file.stat().st_size
+        raise InputError(
+            f"{file} is cut short or damaged ({size:,} bytes: {error})",
+            "download or save it again",
+        ) from None
+    except OSError as error:
+        raise InputError(f"cannot read {file}: {error}", "check its permissions") from None
+
+
+def _check_hub(name: str, revision: str | None, allow_pickle: bool, weights: bool) -> None:
+    import huggingface_hub
+    from huggingface_hub import constants, errors
+
+    probe = "config.json" if weights else "tokenizer_config.json"
+    try:
+        cached = huggingface_hub.try_to_load_from_cache(name, probe, revision=revision)
+    except errors.HFValidationError:
+        raise InputError(
+            f"{name!r} is neither a folder nor a Hub id", f"models here: {_suggest(name)}"
+        ) from None
+    if isinstance(cached, str):
+        return
+    choices = f"models here: {_suggest(name)}"
+    if constants.HF_HUB_OFFLINE:
+        raise InputError(
+            f"there is no folder {name!r}, no copy in the Hub's cache, and HF_HUB_OFFLINE is set",
+            choices,
+        )
+    try:
+        info = huggingface_hub.HfApi().model_info(name, revision=revision, timeout=15)
+    except errors.GatedRepoError:
+        raise InputError(
+            f"access to {name} has to be asked for on the Hub",
+            "ask for it, then run: hf auth login",
+        ) from None
+    except errors.RevisionNotFoundError:
+        raise InputError(
+            f"{name} has no revision {revision!r}", "name a branch, a tag or a commit of it"
+        ) from None
+    except errors.RepositoryNotFoundError:
+        raise InputError(
+            f"there is no folder {name!r}, and the Hub has no model of that name", choices
+        ) from None
+    except Exception as error:  # whatever the network's client raises, its reason is what counts
+        raise InputError(
+            f"there is no folder {name!r}, and the Hub could not be asked ({_short(error)})",
+            choices,
+        ) from None
+    held = [file.rfilename for file in info.siblings or []]
+    pickles = [file for file in held if file.endswith((".bin", ".pt", ".pth"))]
+    stored = any(file.endswith(".safetensors") for file in held)
+    if weights and pickles and not stored and not allow_pickle:
+        raise pickle_only(name, pickles[0])
+
+
+def _short(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__
+
+
+def check_tokenizer(checkpoint: Checkpoint) -> None:
+    """Make sure that a folder holds a tokenizer.
+
+    Raises:
+        InputError: none of the files is there that tokenizers are stored in.
+    """
+    if checkpoint.source != "folder":
+        return
+    folder = Path(checkpoint.location)
+    if not any((folder / name).exists() for name in _TOKENIZER_FILES):
+        raise InputError(
+            f"{folder} holds no tokenizer", "name one with --tokenizer, a folder or a Hub id"
+        )

@@ -1,0 +1,32 @@
+"""Surogate: the block `noise_scheduler` of its training YAML.
+
+It has no setting for layers, so it takes uniform noise only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from srdd.documents.rin import RinConfig
+from srdd.noise.exports.whole_model import FINAL_NORM, whole_model
+
+FORMS = ("yaml", "json")
+
+
+def documents(config: RinConfig) -> list[Mapping[str, Any]]:
+    """The settings.
+
+    Raises:
+        UsageError: the noise is not the same on every norm.
+    """
+    return [{"noise_scheduler": {"enabled": True, **whole_model(config, "Surogate")}}]
+
+
+def check_form(config: RinConfig, form: str) -> None:
+    """Every form can hold the settings."""
+
+
+def notes(config: RinConfig) -> list[str]:
+    """What a reader of the settings must know."""
+    return [FINAL_NORM]

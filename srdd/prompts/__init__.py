@@ -1,0 +1,1 @@
+"""Calibration text: reading it, and cutting it into batches of token ids."""

@@ -1,0 +1,310 @@
+"""Prompts to batches of token ids: tokenized one by one, sorted by length, padded on the right.
+
+    PromptSet ──► tokenize ──► TokenizedPrompts ──► make_batches ──► list of Batch
+
+Padding stands on the right, always: in a causal model a token sees only what is to its left, so the
+real tokens get what they would get in a batch of their own. What the padding positions themselves
+compute is for the reader of a batch to leave out; `attention_mask` says which they are.
+
+Every prompt keeps its global index (its place in the source, from 0) and a fingerprint of its
+tokens, so that results can be put back into order and scans of parts can be merged.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import torch
+
+from srdd.errors import InputError, UsageError
+from srdd.prompts.fingerprints import prompt_fingerprint, set_fingerprint
+from srdd.prompts.reading import Prompt, PromptSet
+
+AUTO_TOKENS = 4096
+"""Padded tokens in an automatic batch. A few hundred tokens already keep matrix products busy; at
+4096 the activations of one layer of a 7B model (hidden size 4096, bf16) are 32 MiB, little beside
+the layer's weights."""
+
+AUTO_PROMPTS = 64
+"""Prompts in an automatic batch at most, so that very short ones still give several batches."""
+
+
+class Tokenizer(Protocol):
+    """What is needed of a transformers tokenizer."""
+
+    def __call__(self, text: str, *, verbose: bool) -> Any:
+        """A mapping with `input_ids`, a list of ints."""
+
+    def apply_chat_template(
+        self,
+        conversation: list[dict[str, str]],
+        *,
+        add_generation_prompt: bool,
+        tokenize: Literal[True],
+        return_dict: Literal[False],
+    ) -> Any:
+        """A list of ints. Without `return_dict=False`, transformers 5 returns a mapping."""
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A prompt that isn't used: its global index, its number of tokens, and why."""
+
+    index: int
+    tokens: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class TokenizedPrompts:
+    """The tokens of the prompts that can be used, in prompt order; the tuples run in parallel.
+
+    Attributes:
+        source: as in PromptSet.
+        index: global index of each prompt, ascending, with gaps where a prompt was left out.
+        ids: token ids of each prompt, at least one.
+        fingerprints: of each prompt, as `prompt_fingerprint` gives them.
+        truncated: how many prompts were cut to the maximal length.
+        left_out: the prompts that aren't here.
+    """
+
+    source: str
+    index: tuple[int, ...]
+    ids: tuple[tuple[int, ...], ...]
+    fingerprints: tuple[str, ...]
+    truncated: int
+    left_out: tuple[LeftOut, ...]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens in all prompts together."""
+        return sum(len(ids) for ids in self.ids)
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint of the whole set, in this order."""
+        return set_fingerprint(self.fingerprints)
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Prompts that go through the model together.
+
+    Attributes:
+        index: (prompts,) their global indices.
+        input_ids: (prompts, tokens) int64, padded on the right.
+        attention_mask: (prompts, tokens) int64, 1 for a real token and 0 for padding.
+    """
+
+    index: tuple[int, ...]
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Real tokens of each prompt."""
+        return tuple(self.attention_mask.sum(dim=1).tolist())
+
+    @property
+    def tokens(self) -> int:
+        """Real tokens in the batch; padding doesn't count."""
+        return sum(self.lengths)
+
+
+def padding_id(tokenizer: object, vocab_size: int | None = None) -> int:
+    """A token id to pad with: the tokenizer's padding, else its end of text, else 0.
+
+    Which one it is never shows in a result. It only has to be a row of the model's embedding, and a
+    padding token that was added to the tokenizer alone isn't.
+    """
+    for name in ("pad_token_id", "eos_token_id"):
+        token = getattr(tokenizer, name, None)
+        if isinstance(token, int) and token >= 0 and (vocab_size is None or token < vocab_size):
+            return token
+    return 0
+
+
+def tokenize(
+    prompt_set: PromptSet,
+    tokenizer: Tokenizer,
+    *,
+    max_length: int | None = None,
+    context: int | None = None,
+    vocab_size: int | None = None,
+    apply_chat_template: bool = False,
+) -> TokenizedPrompts:
+    """Turn each prompt into token ids.
+
+    Arguments:
+        prompt_set: what to tokenize.
+        tokenizer: from transformers, or one that behaves like it.
+        max_length: keep at most so many tokens of each prompt, the first ones.
+        context: the model's `max_position_embeddings`; longer prompts are left out.
+        vocab_size: rows of the model's embedding.
+        apply_chat_template: write each prompt with the tokenizer's chat template, up to where the
+            model would answer; plain text becomes one message of the user. Otherwise the special
+            tokens that the tokenizer adds to any text are added.
+
+    Raises:
+        UsageError: `max_length` is below 1 or above `context`; there is no chat template.
+        InputError: no prompt can be used; the chat template rejects a prompt; a token id is outside
+            the vocabulary.
+    """
+    if max_length is not None and max_length < 1:
+        raise UsageError(f"--max-length is {max_length}", "use --max-length 1 or more")
+    if max_length is not None and context is not None and max_length > context:
+        raise UsageError(
+            f"--max-length {max_length} is more than the model's context of {context} tokens",
+            f"use --max-length {context} or less",
+        )
+    # A tokenizer without the attribute has its own way to write chats.
+    if apply_chat_template and getattr(tokenizer, "chat_template", "its own") is None:
+        raise UsageError(
+            "the tokenizer has no chat template",
+            "leave out --apply-chat-template, or use the instruction-tuned version of the model",
+        )
+    index, kept, left_out, truncated = [], [], [], 0
+    for number, prompt in enumerate(prompt_set.prompts, start=prompt_set.first):
+        ids = _token_ids(prompt, tokenizer, apply_chat_template, number)
+        if max_length is not None and len(ids) > max_length:
+            ids = ids[:max_length]
+            truncated += 1
+        if not ids:
+            left_out.append(LeftOut(number, 0, "without any token"))
+        elif context is not None and len(ids) > context:
+            reason = f"longer than the model's context of {context} tokens"
+            left_out.append(LeftOut(number, len(ids), reason))
+        else:
+            _check_vocabulary(ids, vocab_size, number)
+            index.append(number)
+            kept.append(ids)
+    if not kept:
+        raise _none_left(left_out, context)
+    return TokenizedPrompts(
+        source=prompt_set.source,
+        index=tuple(index),
+        ids=tuple(kept),
+        fingerprints=tuple(prompt_fingerprint(ids) for ids in kept),
+        truncated=truncated,
+        left_out=tuple(left_out),
+    )
+
+
+def make_batches(
+    tokenized: TokenizedPrompts,
+    batch_size: int | Literal["auto"] = "auto",
+    pad_id: int = 0,
+) -> list[Batch]:
+    """Deal the prompts into batches of similar length, the longest first.
+
+    The longest come first because a batch that doesn't fit into memory should say so at once.
+    Prompts of one length stay in prompt order. With "auto", a batch closes at `AUTO_TOKENS` padded
+    tokens (a longer prompt has a batch to itself), at `AUTO_PROMPTS` prompts, and before a prompt
+    that is shorter than half its longest, so that less than half of any batch is padding.
+
+    Raises:
+        UsageError: a batch size below 1.
+    """
+    if batch_size != "auto" and batch_size < 1:
+        raise UsageError(f"--batch-size is {batch_size}", "use --batch-size auto, or 1 or more")
+    lengths = [len(ids) for ids in tokenized.ids]
+    groups: list[list[int]] = []
+    for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
+        if not groups or _is_full(groups[-1], lengths, place, batch_size):
+            groups.append([])
+        groups[-1].append(place)
+    return [
+        _padded([tokenized.index[p] for p in group], [tokenized.ids[p] for p in group], pad_id)
+        for group in groups
+    ]
+
+
+def split(batch: Batch) -> tuple[Batch, Batch]:
+    """Two halves of a batch that is too large for memory, each as wide as its longest prompt.
+
+    Raises:
+        InputError: the batch is a single prompt.
+    """
+    if len(batch.index) < 2:
+        tokens = batch.tokens
+        raise InputError(
+            f"memory does not suffice for a single prompt of {tokens} tokens",
+            f"shorten prompts with --max-length {max(1, tokens // 2)}, or use a smaller model",
+        )
+    middle = len(batch.index) // 2
+    return _rows(batch, slice(None, middle)), _rows(batch, slice(middle, None))
+
+
+def _token_ids(
+    prompt: Prompt, tokenizer: Tokenizer, apply_chat_template: bool, number: int
+) -> tuple[int, ...]:
+    if not prompt.plain().strip():
+        return ()  # a tokenizer's special tokens around nothing are no calibration
+    if not apply_chat_template:
+        # The warning about the tokenizer's own maximum isn't wanted: `context` decides.
+        return tuple(tokenizer(prompt.plain(), verbose=False)["input_ids"])
+    try:
+        return tuple(
+            tokenizer.apply_chat_template(
+                prompt.chat(), add_generation_prompt=True, tokenize=True, return_dict=False
+            )
+        )
+    except Exception as error:  # a template is a program of the model's author: it raises anything
+        raise InputError(
+            f"the chat template rejects prompt {number + 1}: {error}",
+            "leave out --apply-chat-template, or change the roles of that prompt's messages",
+        ) from error
+
+
+def _check_vocabulary(ids: tuple[int, ...], vocab_size: int | None, number: int) -> None:
+    largest = max(ids)
+    if vocab_size is not None and largest >= vocab_size:
+        raise InputError(
+            f"prompt {number + 1} has token id {largest}, but the model knows only ids below"
+            f" {vocab_size}: tokenizer and model don't belong together",
+            "use the tokenizer that the model was trained with",
+        )
+
+
+def _none_left(left_out: list[LeftOut], context: int | None) -> InputError:
+    reasons = Counter(entry.reason for entry in left_out)
+    listed = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+    lengths = [entry.tokens for entry in left_out if entry.tokens]
+    if not lengths:
+        return InputError(f"no prompt is left: {listed}", "give prompts that aren't blank")
+    return InputError(
+        f"no prompt is left: {listed} (the shortest of these has {min(lengths)})",
+        f"cut them with --max-length {context}",
+    )
+
+
+def _is_full(
+    group: list[int], lengths: list[int], place: int, batch_size: int | Literal["auto"]
+) -> bool:
+    """Whether the prompt at `place`, no longer than any in `group`, needs a batch of its own."""
+    if batch_size != "auto":
+        return len(group) == batch_size
+    longest = lengths[group[0]]
+    return (
+        len(group) == AUTO_PROMPTS
+        or (len(group) + 1) * longest > AUTO_TOKENS
+        or 2 * lengths[place] < longest
+    )
+
+
+def _padded(index: list[int], rows: list[tuple[int, ...]], pad_id: int) -> Batch:
+    width = max(len(ids) for ids in rows)
+    input_ids = torch.full((len(rows), width), pad_id, dtype=torch.int64)
+    attention_mask = torch.zeros_like(input_ids)
+    for row, ids in enumerate(rows):
+        input_ids[row, : len(ids)] = torch.tensor(ids, dtype=torch.int64)
+        attention_mask[row, : len(ids)] = 1
+    return Batch(tuple(index), input_ids, attention_mask)
+
+
+def _rows(batch: Batch, rows: slice) -> Batch:
+    mask = batch.attention_mask[rows]
+    width = int(mask.sum(dim=1).max())
+    return Batch(batch.index[rows], batch.input_ids[rows, :width], mask[:, :width])

@@ -1,0 +1,345 @@
+"""Calibration text: the prompts of a scan, from wherever they come, before a tokenizer sees them.
+
+Three sources, one result. `builtin` gives the prompts that ship with srdd, `read_prompts` reads a
+file or standard input, `from_strings` takes what a Python program already holds:
+
+    text          one prompt a line; blank lines are skipped
+    JSON Lines    one object a line (.jsonl, .ndjson, .json)
+    Parquet       one row a prompt (.parquet), as the trainer verl lays it out
+
+In JSON Lines and Parquet the prompt stands under `prompt`, `messages` or `text`; the first of these
+that is there and not null counts. It is a string, or a list of chat messages with `role` and
+`content`. Messages are kept as they are, because only the tokenizer knows the chat template.
+
+Reading stops at the limit, so that eight prompts of a large file cost eight prompts; what stands
+behind them isn't looked at. Nothing is dropped in silence except blank lines.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from itertools import chain
+from pathlib import Path
+from typing import IO, TypeAlias
+
+from srdd.errors import InputError, UsageError
+
+KEYS = ("prompt", "messages", "text")
+"""Where a record keeps its prompt, in order of preference."""
+
+TABLE_SUFFIXES = (".csv", ".tsv", ".xls", ".xlsx")
+JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
+
+Lines: TypeAlias = Iterator[tuple[int, str]]
+"""Numbered from 1, without their line endings."""
+
+_MESSAGE_HINT = 'write each chat message as {"role": "user", "content": "Hello"}'
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One prompt: either plain `text` or chat `messages` with at least `role` and `content`."""
+
+    text: str | None = None
+    messages: tuple[dict[str, str], ...] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.text is None) == (self.messages is None):
+            raise ValueError("a prompt has either text or messages")
+
+    def plain(self) -> str:
+        """The prompt without a chat template: its text, or its contents joined by newlines."""
+        if self.messages is None:
+            return self.text or ""
+        return "\n".join(message["content"] for message in self.messages)
+
+    def chat(self) -> list[dict[str, str]]:
+        """The prompt as chat messages; plain text becomes one message of the user."""
+        if self.messages is None:
+            return [{"role": "user", "content": self.text or ""}]
+        return [dict(message) for message in self.messages]
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """Prompts in the order of their source.
+
+    Attributes:
+        source: `builtin`, `stdin`, `python`, or the file as it was named.
+        prompts: at least one.
+        first: how many prompts of the source were skipped, which is the 0-based global index of
+            `prompts[0]`. Two halves of one file thus number their prompts as the whole file does.
+    """
+
+    source: str
+    prompts: tuple[Prompt, ...]
+    first: int = 0
+
+
+def builtin(limit: int | None = None, skip: int = 0) -> PromptSet:
+    """The calibration prompts that ship with srdd; the first eight are short."""
+    name = "calibration.jsonl"
+    with resources.files("srdd.prompts").joinpath(name).open("rb") as stream:
+        return _collect("builtin", _from_json(_lines(stream, name), name), limit, skip)
+
+
+def from_strings(
+    prompts: Iterable[str | Sequence[Mapping[str, str]]], limit: int | None = None, skip: int = 0
+) -> PromptSet:
+    """Prompts that a program holds: strings, lists of chat messages, or both mixed.
+
+    Raises:
+        InputError: for one bare string, for anything that is neither, and for no prompts at all.
+    """
+    if isinstance(prompts, str):
+        raise InputError("the prompts are one string, not a list", "pass a list: [prompt]")
+    made = (_prompt(value, f"prompt {number}") for number, value in enumerate(prompts, start=1))
+    return _collect("python", made, limit, skip)
+
+
+def read_prompts(
+    path: str | Path,
+    stdin: IO[bytes] | None = None,
+    limit: int | None = None,
+    skip: int = 0,
+) -> PromptSet:
+    """The prompts of a file, or of standard input where `path` is `-`.
+
+    The name's ending chooses the reader. Standard input, and a name without an ending (a pipe such
+    as /dev/fd/63), is JSON Lines if its first character other than blanks is `{`, and text if not.
+
+    Arguments:
+        path: a file, or `-`.
+        stdin: bytes to read for `-`; the process's own standard input by default.
+        limit: read at most so many prompts, at least 1; `None` reads all.
+        skip: leave out so many prompts at the start, 0 or more.
+
+    Raises:
+        InputError: the file cannot be read, or something in it is no prompt.
+        UsageError: a limit or skip out of range.
+    """
+    if str(path) == "-":
+        name = "standard input"
+        lines = _lines(sys.stdin.buffer if stdin is None else stdin, name)
+        return _collect("stdin", _from_either(lines, name), limit, skip)
+    path, name = Path(path), str(path)
+    suffix = path.suffix.lower()
+    if suffix in TABLE_SUFFIXES:
+        raise InputError(
+            f"{name} looks like a table, whose lines are no prompts",
+            "write the prompts to a .txt (one a line), a .jsonl or a .parquet file",
+        )
+    try:
+        with path.open("rb") as stream:
+            if suffix == ".parquet":
+                prompts = _from_parquet(stream, name)
+            elif suffix in JSON_SUFFIXES:
+                prompts = _from_json(_lines(stream, name), name)
+            elif suffix:
+                prompts = _from_text(_lines(stream, name))
+            else:
+                prompts = _from_either(_lines(stream, name), name)
+            return _collect(name, prompts, limit, skip)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _collect(source: str, prompts: Iterator[Prompt], limit: int | None, skip: int) -> PromptSet:
+    """The prompts between `skip` and `limit`; the iterator isn't asked for any beyond."""
+    if limit is not None and limit < 1:
+        raise UsageError(f"the limit is {limit} prompts", "use --limit 1 or more, or leave it out")
+    if skip < 0:
+        raise UsageError(f"{skip} prompts cannot be skipped", "use --skip 0 or more")
+    seen, taken = 0, []
+    for prompt in prompts:
+        seen += 1
+        if seen > skip:
+            taken.append(prompt)
+            if len(taken) == limit:
+                break
+    if not seen:
+        raise InputError(f"{source} has no prompts", "give at least one prompt that isn't blank")
+    if not taken:
+        problem = f"skipping {skip} of the prompts leaves none: {source} has {seen}"
+        raise InputError(problem, f"use --skip {seen - 1} or less")
+    return PromptSet(source, tuple(taken), skip)
+
+
+def _lines(stream: IO[bytes], name: str) -> Lines:
+    """The lines that aren't blank; only a newline ends one, as U+2028 may be part of a prompt."""
+    offset = 0
+    for number, line in enumerate(stream, start=1):
+        try:
+            text = line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            if b"\0" in line + stream.read(8192):
+                raise _binary(name) from error
+            raise InputError(
+                f"{name} is not UTF-8: byte 0x{line[error.start]:02x} at offset"
+                f" {offset + error.start} (line {number})",
+                "convert it, for example: iconv -f latin1 -t utf-8 OLD > NEW",
+            ) from error
+        if "\0" in text:
+            raise _binary(name)
+        if number == 1:
+            text = text.removeprefix("\ufeff")
+        if text.strip():
+            yield number, text.rstrip("\r\n")
+        offset += len(line)
+
+
+def _binary(name: str) -> InputError:
+    return InputError(
+        f"{name} is binary: it has NUL bytes",
+        "give UTF-8 text (UTF-16 has such bytes), JSON Lines, or Parquet named *.parquet",
+    )
+
+
+def _from_text(lines: Lines) -> Iterator[Prompt]:
+    return (Prompt(text=line) for _, line in lines)
+
+
+def _from_either(lines: Lines, name: str) -> Iterator[Prompt]:
+    """JSON Lines or text, whichever the first line looks like."""
+    for first in lines:
+        whole = chain([first], lines)
+        yield from _from_json(whole, name) if first[1].lstrip()[0] == "{" else _from_text(whole)
+
+
+def _from_json(lines: Lines, name: str) -> Iterator[Prompt]:
+    hint = (
+        'put one JSON object such as {"prompt": "Hello"} on each line;'
+        " jq -c '.[]' makes such lines of an array"
+    )
+    for number, line in lines:
+        where = f"line {number} of {name}"
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            problem = f"{where} is not valid JSON: {error.msg} (column {error.colno})"
+            raise InputError(problem, hint) from error
+        except (ValueError, RecursionError) as error:  # a number or a nesting without end
+            raise InputError(f"{where} is not usable JSON: {error}", hint) from error
+        if not isinstance(record, dict):
+            raise InputError(f"{where} is {_kind(record)}, not a JSON object", hint)
+        yield _prompt_of(record, where)
+
+
+def _from_parquet(stream: IO[bytes], name: str) -> Iterator[Prompt]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        problem = f"reading {name} needs pyarrow, which is not installed"
+        raise InputError(problem, "pip install pyarrow") from error
+    try:
+        table = pyarrow.parquet.ParquetFile(stream)
+        columns = table.schema_arrow.names
+        column = next((key for key in KEYS if key in columns), None)
+        if column is None:
+            raise InputError(
+                f"{name} has no column with prompts: its columns are {_listed(columns)}",
+                f"name the column one of: {', '.join(KEYS)}",
+            )
+        row = 0
+        # Small batches: a limit of eight must not cost the decoding of a whole row group.
+        for batch in table.iter_batches(batch_size=64, columns=[column]):
+            for value in batch.column(0).to_pylist():
+                row += 1
+                yield _prompt_of({column: value}, f"row {row} of {name}")
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{name} is no readable Parquet file: {str(error).splitlines()[0]}",
+            "check that it was copied completely, or write it again",
+        ) from error
+
+
+def _prompt_of(record: Mapping[str, object], where: str) -> Prompt:
+    """The prompt of one JSON object or Parquet row."""
+    for key in KEYS:
+        value = record.get(key)
+        if value is not None:
+            return _prompt(value, where)
+    found = _listed(f"{key} (null)" if record[key] is None else key for key in record)
+    raise InputError(f"{where} has no prompt: its keys are {found}", f"use {' or '.join(KEYS)}")
+
+
+def _prompt(value: object, where: str) -> Prompt:
+    if isinstance(value, str):
+        return Prompt(text=_encodable(value, where))
+    if not isinstance(value, list | tuple):
+        problem = f"{where} is {_kind(value)}, neither text nor a list of chat messages"
+        raise InputError(problem, _MESSAGE_HINT)
+    if not value:
+        raise InputError(f"{where} is an empty list of chat messages", _MESSAGE_HINT)
+    numbered = enumerate(value, start=1)
+    messages = tuple(_message(entry, f"message {n} in {where}") for n, entry in numbered)
+    return Prompt(messages=messages)
+
+
+def _message(value: object, where: str) -> dict[str, str]:
+    if not isinstance(value, Mapping):
+        problem = f"{where} is {_kind(value)}, not an object with role and content"
+        raise InputError(problem, _MESSAGE_HINT)
+    for key in ("role", "content"):
+        found = value.get(key)
+        if found is None:
+            raise InputError(f"{where} has no {key}: it has {_listed(value)}", _MESSAGE_HINT)
+        if not isinstance(found, str):
+            raise InputError(f"the {key} of {where} is {_kind(found)}, not text", _MESSAGE_HINT)
+    # A template may use further texts, such as a name; what isn't text (tool calls) has no place.
+    texts = {str(key): text for key, text in value.items() if isinstance(text, str)}
+    return {key: _encodable(text, where) for key, text in texts.items()}
+
+
+def _encodable(text: str, where: str) -> str:
+    """The text itself, if it has a UTF-8 form; tokenizers fail obscurely on what has none."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{where} has a lone surrogate \\u{ord(text[error.start]):04x}, which is no character",
+            "write the character itself, or both halves of the pair, such as \\ud83d\\ude00",
+        ) from error
+    return text
+
+
+def _kind(value: object) -> str:
+    """What a JSON value is, for a message."""
+    names = {"dict": "an object", "list": "a list", "str": "a string", "NoneType": "null"}
+    names |= {"bool": "true or false", "int": "a number", "float": "a number"}
+    return names.get(type(value).__name__, f"of type {type(value).__name__}")
+
+
+def _listed(names: Iterable[object]) -> str:
+    return ", ".join(repr(str(name))[1:-1] for name in names) or "none"
+
+
+def _unreadable(path: Path, error: OSError) -> InputError:
+    """The error for a file that could not be opened or read, with names that are close to it."""
+    if isinstance(error, IsADirectoryError):
+        example = "".join(f", such as {path / name}" for name in _files(path)[:1])
+        return InputError(f"{path} is a folder, not a file", f"name one file in it{example}")
+    if not isinstance(error, FileNotFoundError):
+        reason = error.strerror or str(error)
+        return InputError(f"cannot read {path}: {reason}", "check the path and its permissions")
+    close = difflib.get_close_matches(path.name, _files(path.parent), n=3, cutoff=0.5)
+    if close:
+        hint = f"did you mean {' or '.join(str(path.with_name(name)) for name in close)}?"
+    elif path.parent.is_dir():
+        hint = f"no name in {path.parent} is similar; check the path"
+    else:
+        hint = f"the folder {path.parent} does not exist either; check the path"
+    return InputError(f"there is no file {path}", hint)
+
+
+def _files(folder: Path) -> list[str]:
+    try:
+        return sorted(entry.name for entry in folder.iterdir() if entry.is_file())
+    except OSError:
+        return []

@@ -1,1 +1,0 @@
-"""Finished scans and configurations, shown to people. Nothing here runs a model."""

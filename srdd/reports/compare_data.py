@@ -1,0 +1,135 @@
+"""A comparison as plain data, for JSON, and as rows, for a spreadsheet: all metrics, all digits."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from srdd.comparison import Comparison, Difference, Group, Outcome, Side
+from srdd.reports.delimited import harmless
+
+COLUMNS = (
+    "site",
+    "operands",
+    "old_format",
+    "new_format",
+    "layer",
+    "metric",
+    "old",
+    "new",
+    "difference",
+    "low",
+    "high",
+    "verdict",
+)
+"""The header. `low` and `high` are the ends of the difference's 95 % interval; the layer `all` is
+all layers together."""
+
+
+def compare_data(comparison: Comparison, outcomes: Sequence[Outcome] = ()) -> dict[str, Any]:
+    """Everything about a comparison; fractions are fractions, and what is undefined is None.
+
+    Arguments:
+        outcomes: what became of the gates.
+    """
+    return {
+        "kind": "srdd.comparison",
+        "schema_version": 1,
+        "old": _side(comparison.old),
+        "new": _side(comparison.new),
+        "remarks": [asdict(remark) for remark in comparison.remarks],
+        "left_out": list(comparison.left_out),
+        "ranked_by": comparison.metric,
+        "groups": [_group(group) for group in comparison.groups],
+        "gates": [_outcome(one) for one in outcomes],
+    }
+
+
+def _side(side: Side) -> dict[str, Any]:
+    model, text = side.scan.model, side.scan.calibration
+    return {
+        "source": side.source,
+        "model": model.name,
+        "revision": model.revision,
+        "fingerprint": model.fingerprint,
+        "calibration_fingerprint": text.fingerprint,
+        "prompts": text.prompts,
+        "tokens": text.tokens,
+    }
+
+
+def _difference(one: Difference) -> dict[str, Any]:
+    return {
+        "old": one.old,
+        "new": one.new,
+        "difference": one.difference,
+        "interval": one.interval,
+        "new_interval": one.new_interval,
+        "exact": one.exact,
+        "verdict": one.verdict,
+    }
+
+
+def _metrics(differences: dict[str, Difference]) -> dict[str, Any]:
+    return {name: _difference(one) for name, one in differences.items()}
+
+
+def _group(group: Group) -> dict[str, Any]:
+    matched = group.matched
+    return {
+        "site": matched.site,
+        "operands": matched.operands,
+        "old_format": matched.old_format,
+        "new_format": matched.new_format,
+        "intervals": group.basis,
+        "overall": None if group.overall is None else _metrics(group.overall),
+        "layers": [
+            {"layer": layer.layer, "metrics": _metrics(layer.differences)} for layer in group.layers
+        ],
+        "moved_in_rank": [asdict(move) for move in group.moves],
+        "kendall_tau": group.tau,
+    }
+
+
+def _outcome(one: Outcome) -> dict[str, Any]:
+    return {
+        "gate": one.gate.text,
+        "held": one.held,
+        "breaches": [
+            {
+                "site": breach.group.matched.site,
+                "operands": breach.group.matched.operands,
+                "old_format": breach.group.matched.old_format,
+                "new_format": breach.group.matched.new_format,
+                "layer": breach.layer,
+                "value": breach.value,
+            }
+            for breach in one.breaches
+        ],
+        "unsure": one.unsure,
+        "looked_at": one.looked_at,
+        "unknown": one.unknown,
+    }
+
+
+def compare_csv(comparison: Comparison) -> str:
+    """A row for each metric of each layer, and of all layers together; empty where undefined."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for group in comparison.groups:
+        matched = group.matched
+        names = (matched.site, matched.operands or "", matched.old_format, matched.new_format)
+        start = [harmless(name) for name in names]
+        for layer, found in [
+            *((str(layer.layer), layer.differences) for layer in group.layers),
+            *([] if group.overall is None else [("all", group.overall)]),
+        ]:
+            for metric, one in found.items():
+                ends = one.interval or (None, None)
+                figures = (one.old, one.new, one.difference, *ends)
+                writer.writerow([*start, layer, metric, *figures, one.verdict])
+    return file.getvalue()

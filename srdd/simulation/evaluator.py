@@ -1,0 +1,222 @@
+"""Evaluation: what quantized operands, with noise or without, do to a model's predictions.
+
+prompts ──► model as it is   ──► logits ─┐
+        └─► simulated, noisy ──► logits ─┴─► nll, kl by prompt ──► means with intervals
+
+ways          the ways to run the model
+pieces        texts that have something to predict
+predictions   logits -> sums of nll and kl for each prompt
+runner        the model, one way after the other: one set of quantized weights at a time, and
+              no logits beyond a batch
+averages      sums -> means over tokens, intervals over prompts
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from srdd.documents import evaluation as schema
+from srdd.errors import counted
+from srdd.measurement.activations import device_of, tokenize_for, vocabulary_of
+from srdd.measurement.listener import Listener
+from srdd.measurement.provenance import Origin, versions
+from srdd.model.fingerprint import fingerprint
+from srdd.model.precision import check_full_precision
+from srdd.numerics.confidence import FEW_PROMPTS
+from srdd.numerics.formats import check_seed
+from srdd.prompts.batches import TokenizedPrompts, make_batches, padding_id
+from srdd.prompts.reading import PromptSet
+from srdd.simulation import predictions
+from srdd.simulation.averages import Averages
+from srdd.simulation.pieces import piece_length, pieces_of, predictable
+from srdd.simulation.runner import Runner, evaluating
+from srdd.simulation.ways import Noise, Way, all_ways
+
+__all__ = ["Noise", "Way", "evaluate_model"]
+
+
+def evaluate_model(
+    model: nn.Module,
+    tokenizer: Any,
+    prompts: PromptSet | Sequence[Any] | None = None,
+    *,
+    ways: Sequence[Way] = (Way("mxfp4", "mxfp4"),),
+    noise: Noise | None = None,
+    as_text: bool = False,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    limit: int | None = None,
+    max_length: int | None = None,
+    batch_size: int | Literal["auto"] = "auto",
+    apply_chat_template: bool = False,
+    seed: int = 0,
+    origin: Origin | None = None,
+    listener: Listener | None = None,
+) -> schema.Evaluation:
+    """Loss, perplexity and divergence of a model that runs with quantized operands.
+
+    Arguments:
+        model: a causal language model of transformers, on any device.
+        tokenizer: its tokenizer.
+        prompts: strings, lists of chat messages, or a PromptSet; the built-in ones for None.
+        ways: how to run the model, besides as it is.
+        noise: with it, every way is run once more with noise, and the model as it is, too.
+        as_text: take the prompts as one text each and cut them into pieces of `max_length` tokens,
+            which then count as prompts; PIECE tokens for None.
+        include, exclude: which linears are simulated, see srdd.model.selection.
+        limit: use only so many prompts or pieces, the first ones.
+        max_length: tokens kept of each prompt.
+        batch_size: prompts in a batch, or `auto`.
+        apply_chat_template: write prompts as chats, with the tokenizer's template.
+        seed: of the bootstrap.
+        origin: what the document says of the model's origin.
+        listener: hears how it goes.
+
+    Returns:
+        The document. The model is as it was before.
+
+    Raises:
+        UsageError: an unknown format; no way to run the model otherwise; a step outside the run.
+        InputError: no decoder stack; no prompt with a token to predict; too little memory for a
+            single prompt; a configuration for another model; a model that is quantized already.
+    """
+    started, clock = datetime.now(timezone.utc), time.monotonic()
+    listener = listener or Listener()
+    origin = origin or Origin(type(model).__name__)
+    check_seed(seed)
+    check_full_precision(model)
+    for sentence in origin.notes:
+        listener.note(sentence)
+    chosen = all_ways(ways, noise)
+    _note_whole_tensors(chosen, listener)
+    if as_text:
+        tokenized = pieces_of(model, tokenizer, prompts, max_length)
+    else:
+        tokenized = tokenize_for(model, tokenizer, prompts, max_length, apply_chat_template)
+    tokenized = predictable(tokenized, limit)
+    amount = counted(len(tokenized.ids), "piece" if as_text else "prompt")
+    _note_prompts(tokenized, amount, listener)
+    weights = fingerprint(model)
+
+    vocabulary = vocabulary_of(model)
+    batches = [
+        part
+        for batch in make_batches(tokenized, batch_size, padding_id(tokenizer, vocabulary))
+        for part in predictions.cut(batch, vocabulary or 1)
+    ]
+    runner = Runner(model, tokenized, batches, noise, (include, exclude), listener)
+    runner.check(chosen)
+    listener.started(
+        f"evaluating {amount} in {counted(len(chosen), 'way')}",
+        tokenized.tokens * len(chosen),
+        "tokens",
+    )
+    with evaluating(model), torch.no_grad():
+        found = [(way, *runner.run(way)) for way in chosen]
+    predicted = np.array([len(ids) - 1 for ids in tokenized.ids], dtype=np.float64)
+    averages = Averages(predicted, found[0][1][:, 0], seed)
+    results = [averages.plain(), *(averages.result(*each) for each in found)]
+    _note_findings(results, listener)
+    return schema.Evaluation(
+        model=_describe_model(model, tokenizer, weights, origin),
+        text=schema.Text(
+            form="text" if as_text else "prompts",
+            source=tokenized.source,
+            fingerprint=tokenized.fingerprint,
+            indices=list(tokenized.index),
+            predicted=[len(ids) - 1 for ids in tokenized.ids],
+            truncated=tokenized.truncated,
+            left_out=len(tokenized.left_out),
+            max_length=(max_length or piece_length(model)) if as_text else max_length,
+            chat_template=apply_chat_template,
+        ),
+        settings=schema.Settings(
+            include=list(include),
+            exclude=list(exclude),
+            seed=seed,
+            noise=None if noise is None else _describe_noise(noise),
+        ),
+        run=schema.Run(
+            versions=versions(),
+            device=str(device_of(model)),
+            batch_size=str(batch_size),
+            command=origin.command,
+            started=started.isoformat(timespec="seconds"),
+            elapsed_s=time.monotonic() - clock,
+        ),
+        results=results,
+        warnings=list(listener.notes),
+    )
+
+
+def _note_whole_tensors(ways: Sequence[Way], listener: Listener) -> None:
+    names = {way.activations for way in ways if way.activations}
+    whole = sorted(name for name in names if name.endswith(":tensor"))
+    if whole:
+        listener.note(
+            f"{', '.join(whole)} takes each batch of activations as the tensor, so its figures "
+            "depend on the batch size"
+        )
+
+
+def _note_prompts(tokenized: TokenizedPrompts, amount: str, listener: Listener) -> None:
+    """What a reader has to know of the prompts before the figures."""
+    if tokenized.left_out:
+        reasons = ", ".join(sorted({entry.reason for entry in tokenized.left_out}))
+        listener.note(f"left out {counted(len(tokenized.left_out), 'prompt')}: {reasons}")
+    if len(tokenized.ids) == 1:
+        listener.note(f"only {amount}: there are no intervals")
+    elif len(tokenized.ids) < FEW_PROMPTS:
+        listener.note(f"only {amount}: intervals are too narrow")
+
+
+def _note_findings(results: Sequence[schema.Result], listener: Listener) -> None:
+    """What a reader of the figures has to know first."""
+    for result in results:
+        if result.loss is None or (result.kl is None and not result.is_plain):
+            listener.note(
+                "NON-FINITE VALUES: the model's predictions hold NaN or infinity, with weights "
+                f"{result.weights or 'as they are'} and activations "
+                f"{result.activations or 'as they are'}"
+            )
+    missing = {each.module: each.reason for result in results for each in result.not_simulated}
+    if missing:
+        name, reason = next(iter(missing.items()))
+        listener.note(
+            f"{counted(len(missing), 'linear')} computed in full precision, {name} first: {reason}"
+        )
+
+
+def _describe_model(model: nn.Module, tokenizer: Any, weights: str, origin: Origin) -> schema.Model:
+    first = next(model.parameters())
+    words = len(tokenizer) if hasattr(tokenizer, "__len__") else 0
+    return schema.Model(
+        name=origin.name,
+        source=origin.source,
+        revision=origin.revision,
+        fingerprint=weights,
+        architecture=type(model).__name__,
+        dtype=str(getattr(model, "dtype", first.dtype)).removeprefix("torch."),
+        parameters=sum(p.numel() for p in model.parameters()),
+        tokenizer=f"{type(tokenizer).__name__} of {words} tokens",
+    )
+
+
+def _describe_noise(noise: Noise) -> schema.Noise:
+    content = noise.config.model_dump_json().encode()
+    return schema.Noise(
+        config=noise.name,
+        strategy=noise.config.strategy,
+        fingerprint=hashlib.sha256(content).hexdigest()[:16],
+        step=noise.step,
+        total_steps=noise.total_steps,
+        seed=noise.seed,
+    )

@@ -1,0 +1,108 @@
+"""Texts that have something to predict: prompts of two tokens or more, or pieces of one text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from srdd.errors import InputError, UsageError, counted
+from srdd.measurement.activations import tokenize_for
+from srdd.prompts.batches import LeftOut, TokenizedPrompts
+from srdd.prompts.fingerprints import prompt_fingerprint
+from srdd.prompts.reading import PromptSet
+
+PIECE = 512
+"""Tokens of a piece of a text, unless told otherwise."""
+
+TOO_SHORT = "no token to predict: it is a single token"
+
+
+def piece_length(model: nn.Module) -> int:
+    """Tokens of a piece unless told otherwise: PIECE, or the model's context if that is less."""
+    return min(PIECE, _context(model) or PIECE)
+
+
+def _context(model: nn.Module) -> int | None:
+    config: Any = getattr(model, "config", None)
+    if config is not None and hasattr(config, "get_text_config"):
+        config = config.get_text_config()
+    context = getattr(config, "max_position_embeddings", None)
+    return context if isinstance(context, int) and context > 1 else None
+
+
+def pieces_of(
+    model: nn.Module,
+    tokenizer: Any,
+    text: PromptSet | Sequence[Any] | None,
+    length: int | None = None,
+) -> TokenizedPrompts:
+    """A text as pieces of `length` tokens one after the other; the last may be shorter.
+
+    The tokenizer's special tokens stand where it puts them in the whole text. A piece is
+    predicted without those before it.
+
+    Raises:
+        UsageError: `length` leaves nothing to predict, or is more than the model's context.
+        InputError: the text is shorter than one piece.
+    """
+    context = _context(model)
+    if length is not None and length < 2:
+        raise UsageError(
+            f"a piece of {counted(length, 'token')} has nothing to predict",
+            "use --max-length 2 or more",
+        )
+    if length is not None and context is not None and length > context:
+        raise UsageError(
+            f"--max-length {length} is more than the model's context of {context} tokens",
+            f"use --max-length {context} or less",
+        )
+    size = length or piece_length(model)
+    whole = tokenize_for(_Endless(model), tokenizer, text, None, False)
+    tokens = sum(map(len, whole.ids))
+    if tokens < size:
+        raise InputError(
+            f"the text has {counted(tokens, 'token')}, fewer than one piece of {size}",
+            f"give a longer text, or a --max-length of at most {tokens}",
+        )
+    ids = [piece[n : n + size] for piece in whole.ids for n in range(0, len(piece), size)]
+    return replace(
+        whole,
+        index=tuple(range(len(ids))),
+        ids=tuple(ids),
+        fingerprints=tuple(prompt_fingerprint(each) for each in ids),
+    )
+
+
+class _Endless(nn.Module):
+    """Stands in for a model when a text is tokenized that is longer than its context."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        find: Any = getattr(model, "get_input_embeddings", lambda: None)
+        self.get_input_embeddings = find
+
+
+def predictable(tokenized: TokenizedPrompts, limit: int | None = None) -> TokenizedPrompts:
+    """The first `limit` prompts, without those of a single token: they have nothing to predict.
+
+    Raises:
+        InputError: none is left.
+    """
+    first = list(range(len(tokenized.ids)))[:limit]
+    kept = [place for place in first if len(tokenized.ids[place]) > 1]
+    if not kept:
+        raise InputError(
+            "no prompt has a token to predict: each is a single token",
+            "give a text of two tokens or more",
+        )
+    short = [LeftOut(tokenized.index[n], 1, TOO_SHORT) for n in first if n not in set(kept)]
+    return replace(
+        tokenized,
+        index=tuple(tokenized.index[place] for place in kept),
+        ids=tuple(tokenized.ids[place] for place in kept),
+        fingerprints=tuple(tokenized.fingerprints[place] for place in kept),
+        left_out=(*tokenized.left_out, *short),
+    )

@@ -1,0 +1,223 @@
+"""Simulation: a model whose linears compute with quantized operands (W4A4, W4A16, W16A4).
+
+Inside `with simulate(...):` each selected linear computes Q(x) Q(W)^T + b in place of x W^T + b,
+where Q rounds to a format and back (srdd.fake_quantize) in blocks along the input dimension. The
+product itself runs in the model's own type: what is simulated is the rounding of the operands, not
+the order in which some hardware adds up. Of a format with a rotation, the values that come back are
+rounded to the model's type in the unrotated basis, which in bfloat16 adds an error of its own, some
+50 dB below the data.
+
+Gradients pass straight through each Q (straight-through estimator, Bengio et al. 2013): the input's
+is that of a product with the quantized weight, the weight's that of a product with the quantized
+input, and the full-precision weight receives it.
+
+    dx = g Q(W)        dW = g^T Q(x)        db = sum of g over tokens
+
+    operand     an operand in quantized form, kept while it does not change; its gradient
+    replaced    modules whose forward is replaced: linears, and experts stacked in one parameter
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from torch import nn
+
+from srdd.errors import UsageError
+from srdd.model.linears import Weight, find_weights
+from srdd.model.precision import check_full_precision
+from srdd.model.selection import Selection
+from srdd.model.structure import find_structure
+from srdd.numerics.formats import FormatSpec, parse_spec
+from srdd.numerics.kernels import rotation
+from srdd.simulation.operand import Operand
+from srdd.simulation.replaced import Linear, Replaced, StackedExperts, State, is_replaced
+
+__all__ = ["Simulation", "simulate"]
+
+SHARDED = "its weight is sharded over several processes"
+UNSEEN = "what goes into it is not quantized: no product with it was recognised"
+
+
+class Simulation:
+    """What `simulate` gives: which linears run with quantized operands, and which do not.
+
+    Attributes:
+        weights, activations: the format of each operand as `mxfp4:floor`; None is full precision.
+    """
+
+    def __init__(
+        self,
+        weights: FormatSpec | None,
+        activations: FormatSpec | None,
+        state: State,
+        replaced: Sequence[Replaced],
+        refused: dict[str, str],
+    ) -> None:
+        self.weights = None if weights is None else str(weights)
+        self.activations = None if activations is None else str(activations)
+        self._state = state
+        self._replaced = replaced
+        self._refused = refused
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """Names of the linears that are simulated; of stacked experts, of their parameters."""
+        return tuple(name for each in self._replaced for name in each.names)
+
+    @property
+    def not_simulated(self) -> dict[str, str]:
+        """Names of selected linears that compute in full precision, each with the reason.
+
+        Once the model has run, those that it did not call are among them: some architectures read
+        a linear's weight without calling the linear.
+        """
+        found = dict(self._refused)
+        if any(each.called for each in self._replaced):
+            for each in self._replaced:
+                if not each.called:
+                    found |= dict.fromkeys(each.names, "it was not called")
+                elif self.activations is not None:
+                    found |= dict.fromkeys(each.unseen, UNSEEN)
+        return found
+
+    def refresh(self) -> None:
+        """Quantize all weights anew at their next use; srdd.simulation.operand says when to."""
+        for each in self._replaced:
+            each.forget()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Meanwhile the model computes in full precision; the quantized weights are kept."""
+        before, self._state.paused = self._state.paused, True
+        try:
+            yield
+        finally:
+            self._state.paused = before
+
+
+@contextmanager
+def simulate(
+    model: nn.Module,
+    weights: str | None = None,
+    activations: str | None = None,
+    *,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+) -> Iterator[Simulation]:
+    """Run the linears of a model's decoder layers with quantized operands, inside a `with`.
+
+    The head and the embeddings stay as they are. Where activations are checkpointed, run the
+    backward pass inside the `with`, too: it computes them a second time.
+
+    Arguments:
+        model: a causal language model; its parameters and its mode are not touched. Do not run it
+            in several threads at once meanwhile.
+        weights: format of the weights, such as `mxfp4`; None leaves them as they are (W16A4).
+        activations: format of what goes into each linear; None leaves it as it is (W4A16). A
+            rule `tensor` takes a whole batch with its padding as the tensor.
+        include, exclude: patterns on the names of linears, see srdd.model.selection.
+
+    Yields:
+        A Simulation, which names what is simulated and what is not. The quantized weights take the
+        memory of one more copy of the linears.
+
+    Raises:
+        UsageError: both operands are None; an unknown format; a rotation that does not fit; a
+            pattern that fits nothing; no linear can be simulated; the model is compiled; one of
+            these linears is being simulated already.
+        InputError: the model has no decoder layers, or is quantized already.
+    """
+    if weights is None and activations is None:
+        raise UsageError(
+            "there is nothing to quantize: weights and activations are both None",
+            'name a format for one of them, for example weights="mxfp4"',
+        )
+    w_spec = None if weights is None else parse_spec(weights)
+    a_spec = None if activations is None else parse_spec(activations)
+    check_full_precision(model)
+    _check_eager(model)
+    state = State(model)
+    replaced, refused = _find(model, state, w_spec, a_spec, tuple(include), tuple(exclude))
+    done: list[Replaced] = []
+    try:
+        for each in replaced:
+            each.attach()
+            done.append(each)
+        yield Simulation(w_spec, a_spec, state, replaced, refused)
+    finally:
+        state.ended = True
+        for each in reversed(done):
+            each.detach()
+
+
+def _check_eager(model: nn.Module) -> None:
+    compiled = hasattr(model, "_orig_mod") or any(
+        getattr(module, "_compiled_call_impl", None) is not None for module in model.modules()
+    )
+    if compiled:
+        raise UsageError(
+            "a compiled model cannot be simulated: its graph would not see the quantization",
+            "simulate the model that torch.compile was given",
+        )
+
+
+def _find(
+    model: nn.Module,
+    state: State,
+    weights: FormatSpec | None,
+    activations: FormatSpec | None,
+    include: tuple[str, ...],
+    exclude: tuple[str, ...],
+) -> tuple[list[Replaced], dict[str, str]]:
+    """What can be simulated, and the names of what cannot, each with the reason."""
+    found = list(find_weights(model, find_structure(model)))
+    selection = Selection(include, exclude)
+    selection.check(weight.name for weight in found)
+    linears: list[Replaced] = []
+    experts: dict[str, StackedExperts] = {}
+    refused: dict[str, str] = {}
+    kept: dict[tuple[int, bool], Operand] = {}  # modules that share a weight share what is kept
+    for weight in found:
+        if not selection.takes(weight.name):
+            continue
+        module_name, key = _place(weight)
+        module = model.get_submodule(module_name)
+        parameter = module._parameters[key]
+        reason = SHARDED if hasattr(parameter, "placements") else weight.why_unusable()
+        if reason is not None:
+            refused[weight.name] = reason
+            continue
+        if is_replaced(module):
+            raise UsageError(
+                f"{weight.name} is being simulated already",
+                "end the other `with srdd.simulate(...)` first, or name both formats in one",
+            )
+        for spec in (weights, activations):
+            if spec is not None:
+                rotation.check_channels(weight.sides[1], spec.format)
+        turned = bool(weight.turned)
+        operand = kept.setdefault((id(parameter), turned), Operand(weights, turned))
+        if weight.data.ndim == 3:
+            stack = experts.setdefault(module_name, StackedExperts(module, activations, state))
+            stack.add(weight.name, key, operand)
+        else:
+            linear = Linear(module, activations, state)
+            linear.add(weight.name, key, operand)
+            linears.append(linear)
+    if not linears and not experts:
+        name, reason = next(iter(refused.items()), ("the model", "it has no linears"))
+        raise UsageError(
+            f"no linear can be simulated ({name}: {reason})",
+            "load the model in bfloat16, float16 or float32, into memory",
+        )
+    return [*linears, *experts.values()], refused
+
+
+def _place(weight: Weight) -> tuple[str, str]:
+    """The module's name and the key of the parameter in it."""
+    if weight.data.ndim == 3:
+        module, _, key = weight.name.rpartition(".")
+        return module, key
+    return weight.name, "weight"

@@ -1,0 +1,324 @@
+"""Each trainer, reading what was written for it, does what the configuration says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import injectors
+import pytest
+import yaml
+from made_scans import PROTOTYPE, made, rising
+
+from srdd.documents.reading import load_scan
+from srdd.documents.rin import RinConfig, parse_rin
+from srdd.documents.scan import Scan
+from srdd.errors import InputError, UsageError
+from srdd.noise import CONTROLS, STRATEGIES, suggest
+from srdd.noise.exports import CONSUMERS, export, form_of
+
+REFERENCE = load_scan(PROTOTYPE)
+NAMED = made(rising(12))
+ONE_RATIO = {"high": (0.05, 0.001), "medium": (0.03, 0.0006)}
+
+Injector = Callable[[Mapping[str, Any], str, int], float]
+INJECTORS: dict[str, Injector] = {"guide": injectors.guide, "verl-rin": injectors.verl_rin}
+
+
+def modules_of(scan: Scan) -> Iterator[tuple[int | None, str]]:
+    """Each norm of the model with the layer it belongs to."""
+    for layer in scan.model.layers:
+        for norm in layer.norms:
+            yield layer.index, norm.name
+    for norm in scan.model.other_norms:
+        yield None, norm.name
+
+
+def expected_sigma(config: RinConfig, layer: int | None, stage: int) -> float:
+    for tier in config.tiers:
+        for entry in tier.layers:
+            if entry.layer == layer:
+                return entry.multiplier * tier.sigmas[stage]
+    return 0.0
+
+
+def configurations(scan: Scan) -> list[RinConfig]:
+    plain = [suggest(scan, name) for name in (*STRATEGIES, *CONTROLS) if name != "zone"]
+    return [
+        *plain,
+        suggest(scan, "targeted", control="inverse"),
+        suggest(scan, "variable", equal_energy=True),
+        suggest(scan, "zone", tiers=ONE_RATIO, zones="breaks"),
+        suggest(scan, "zone", tiers={"medium": None}),
+    ]
+
+
+def parsed(config: RinConfig, consumer: str, form: str) -> Any:
+    text = export(config, consumer, form)
+    return yaml.safe_load(text) if form == "yaml" else json.loads(text)
+
+
+@pytest.mark.parametrize("consumer", ["guide", "verl-rin"])
+@pytest.mark.parametrize("form", ["yaml", "json"])
+def test_every_norm_gets_its_sigma_in_every_stage(consumer: str, form: str) -> None:
+    for config in configurations(NAMED):
+        root = parsed(config, consumer, form)
+        for layer, module in modules_of(NAMED):
+            for stage in range(10):
+                found = INJECTORS[consumer](root, module, stage)
+                expected = expected_sigma(config, layer, stage)
+                assert found == pytest.approx(expected, rel=1e-12), (config.label, module, stage)
+
+
+def qwen_norms() -> Iterator[tuple[int | None, str]]:
+    for layer in range(28):
+        yield layer, f"model.layers.{layer}.input_layernorm"
+    yield None, "model.norm"
+
+
+def test_without_module_names_verl_spares_what_is_not_named() -> None:
+    for config in configurations(REFERENCE):
+        root = parsed(config, "verl-rin", "yaml")
+        for layer, module in qwen_norms():
+            found = injectors.verl_rin(root, module, 1)
+            assert found == pytest.approx(expected_sigma(config, layer, 1), rel=1e-12)
+
+
+def test_multipliers_alone_spare_the_layers_that_get_no_noise() -> None:
+    """An injector of the guide's may know multipliers and not target_layers."""
+    config = suggest(REFERENCE, "targeted", control="inverse", equal_energy=True)
+    root = parsed(config, "guide", "yaml")
+    del root["trainer"]["noise_injection"]["target_layers"]
+    for layer, module in qwen_norms():
+        if layer is not None:
+            found = injectors.guide(root, module, 1)
+            assert found == pytest.approx(expected_sigma(config, layer, 1), rel=1e-12)
+
+
+def test_tiers_of_different_shapes_are_one_document_each_in_the_guide_s_form() -> None:
+    config = suggest(NAMED, "zone")
+    roots = list(yaml.safe_load_all(export(config, "guide")))
+    assert len(roots) == len(config.tiers) == 2
+    for root, tier in zip(roots, config.tiers, strict=True):
+        own = {entry.layer for entry in tier.layers}
+        for layer, module in modules_of(NAMED):
+            for stage in range(10):
+                expected = tier.sigmas[stage] if layer in own else 0.0
+                assert injectors.guide(root, module, stage) == pytest.approx(expected, rel=1e-12)
+    with pytest.raises(yaml.YAMLError):
+        yaml.safe_load(export(config, "guide"))
+
+
+@pytest.mark.parametrize("consumer", ["qerl", "surogate"])
+def test_uniform_noise_reaches_trainers_without_layers(consumer: str) -> None:
+    config = suggest(NAMED, "uniform", sigma_start=0.01)
+    root = parsed(config, consumer, "yaml")
+    settings = root["noise_scheduler"] if consumer == "surogate" else root
+    for layer, module in modules_of(NAMED):
+        for stage in range(10):
+            expected = expected_sigma(config, 0 if layer is None else layer, stage)
+            assert injectors.whole_model(settings, module, stage) == pytest.approx(expected)
+
+
+def test_equal_multipliers_become_the_schedule_there() -> None:
+    config = suggest(made([0.3] * 4), "variable", cap=0.5)
+    assert parsed(config, "surogate", "yaml")["noise_scheduler"]["sigma_start"] == 0.025
+
+
+def test_srdd_s_own_form_loses_nothing() -> None:
+    for config in [*configurations(NAMED), suggest(REFERENCE, "zone")]:
+        assert parse_rin(export(config, "srdd").encode(), "x") == config
+
+
+def with_text_keys(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): with_text_keys(inner) for key, inner in value.items()}
+    return value
+
+
+@pytest.mark.parametrize("consumer", ["guide", "verl-rin", "qerl", "surogate"])
+def test_yaml_and_json_come_back_equal(consumer: str) -> None:
+    per_layer = consumer in INJECTORS
+    for config in configurations(NAMED) if per_layer else [suggest(NAMED, "uniform")]:
+        assert with_text_keys(parsed(config, consumer, "yaml")) == parsed(config, consumer, "json")
+
+
+class TestTheGuide:
+    """Its own three configurations, from the reference scan."""
+
+    def test_targeted(self) -> None:
+        config = suggest(REFERENCE, "targeted")
+        assert yaml.safe_load(export(config)) == {
+            "trainer": {
+                "noise_injection": {
+                    "enabled": True,
+                    "sigma_start": 0.05,
+                    "sigma_end": 0.0005,
+                    "num_stages": 10,
+                    "target_layers": [15, 14, 16, 17, 12, 13, 11, 18, 19, 10],
+                    "exclude_patterns": ["lm_head", "embed_tokens", "lora_"],
+                }
+            }
+        }
+
+    def test_variable(self) -> None:
+        settings = yaml.safe_load(export(suggest(REFERENCE, "variable")))["trainer"][
+            "noise_injection"
+        ]
+        multipliers = settings.pop("layer_multipliers")
+        assert list(multipliers) == list(range(28))
+        assert multipliers[15] == pytest.approx(1.17, abs=0.007)
+        assert settings == {
+            "enabled": True,
+            "sigma_start": 0.05,
+            "sigma_end": 0.0005,
+            "num_stages": 10,
+            "exclude_patterns": ["lm_head", "embed_tokens", "lora_"],
+            "use_variable_sigma": True,
+        }
+
+    def test_zones(self) -> None:
+        high, medium = (
+            root["trainer"]["noise_injection"]
+            for root in yaml.safe_load_all(export(suggest(REFERENCE, "zone")))
+        )
+        assert high["target_layers"] == [*range(10, 20)]
+        assert medium["target_layers"] == [*range(4, 10), *range(20, 26)]
+        assert (high["sigma_start"], high["sigma_end"]) == (0.05, 0.001)
+        assert (medium["sigma_start"], medium["sigma_end"]) == (0.03, 0.0005)
+
+    def test_its_last_experiment_is_the_high_tier_alone(self) -> None:
+        config = suggest(REFERENCE, "zone", tiers={"medium": None})
+        settings = yaml.safe_load(export(config))["trainer"]["noise_injection"]
+        assert settings["target_layers"] == [*range(10, 20)]
+        assert (settings["sigma_start"], settings["sigma_end"]) == (0.05, 0.001)
+
+
+class TestNeverWritten:
+    @pytest.mark.parametrize("form", ["yaml", "json", "overrides"])
+    def test_keys_that_verl_ignores(self, form: str) -> None:
+        for config in configurations(NAMED):
+            text = export(config, "verl-rin", form)
+            assert "target_layers" not in text
+            assert "use_variable_sigma" not in text
+
+    @pytest.mark.parametrize("consumer", ["guide", "verl-rin"])
+    def test_a_substring_without_its_dot(self, consumer: str) -> None:
+        for config in configurations(NAMED):
+            targets = parsed(config, consumer, "yaml")["trainer"]["noise_injection"][
+                "target_modules"
+            ]
+            assert all(target.endswith(".") for target in targets)
+            assert len(targets) == len(config.layers)
+
+    @pytest.mark.parametrize("consumer", ["guide", "verl-rin"])
+    def test_names_that_the_scan_does_not_give(self, consumer: str) -> None:
+        text = export(suggest(REFERENCE, "targeted"), consumer)
+        assert "target_modules:" not in text
+        assert "target_modules is left to the trainer" in " ".join(text.replace("#", "").split())
+
+    @pytest.mark.parametrize("consumer", ["guide", "verl-rin"])
+    def test_quoted_keys_in_braces(self, consumer: str) -> None:
+        for config in configurations(NAMED):
+            text = export(config, consumer, "overrides")
+            assert '{"' not in text
+            assert '": ' not in text.split("#")[0]
+
+
+def test_what_speaks_against_it_stands_in_the_file() -> None:
+    config = suggest(REFERENCE, "variable")
+    for consumer, form in (("guide", "yaml"), ("guide", "overrides"), ("verl-rin", "yaml")):
+        lines = [line for line in export(config, consumer, form).splitlines() if line[:1] == "#"]
+        said = " ".join(" ".join(line[1:].split()) for line in lines)
+        for text in (*config.warnings, *config.recommendation.reasons):
+            assert text in said
+        assert config.source.scan in said
+
+
+def test_default_multiplier_and_final_norm_are_explained() -> None:
+    text = " ".join(export(suggest(NAMED, "targeted"), "verl-rin").replace("#", "").split())
+    assert "default_multiplier 0 holds for every layer that is not named" in text
+    assert "the norm behind the last layer" in text
+
+
+def test_two_layers_whose_names_end_alike_are_told_apart() -> None:
+    scan = made(rising(3), prefix="model.h", norms=("a.h.0.norm", "b.norm"))
+    targets = parsed(suggest(scan, "uniform"), "guide", "yaml")["trainer"]["noise_injection"][
+        "target_modules"
+    ]
+    assert targets == ["model.h.0.", "h.1.", "h.2."]
+
+
+@pytest.mark.parametrize(
+    ("config", "consumer", "form", "message", "hint"),
+    [
+        (suggest(NAMED, "targeted"), "qerl", None, "QeRL puts the same noise", "uniform"),
+        (suggest(NAMED, "variable"), "surogate", None, "Surogate puts the same", "uniform"),
+        (suggest(NAMED, "zone"), "qerl", None, "QeRL puts the same noise", "uniform"),
+        (suggest(NAMED, "zone"), "surogate", "json", "Surogate puts the same", "uniform"),
+        (
+            suggest(NAMED, "uniform", exclude=["post_"]),
+            "qerl",
+            None,
+            "QeRL puts noise on every RMSNorm, and 12 are excluded",
+            "drop --exclude",
+        ),
+        (
+            suggest(NAMED, "uniform", layer_type="linear"),
+            "qerl",
+            None,
+            "QeRL puts noise on RMSNorm only",
+            "rmsnorm",
+        ),
+        (
+            suggest(NAMED, "uniform", layer_type="linear"),
+            "guide",
+            None,
+            "the guide's form puts noise on RMSNorm only",
+            "verl-rin",
+        ),
+        (
+            suggest(NAMED, "zone"),
+            "verl-rin",
+            None,
+            "verl-rin has one schedule for all layers, and tier medium falls from 0.03 to 0.0005",
+            "--tier medium=0.03:0.0006",
+        ),
+        (suggest(NAMED, "zone"), "guide", "json", "json holds only one", "--as yaml"),
+        (suggest(NAMED, "zone"), "guide", "overrides", "overrides holds only", "--as yaml"),
+        (suggest(NAMED, "uniform"), "surogate", "overrides", "surogate takes no over", "yaml"),
+        (suggest(NAMED, "uniform"), "srdd", "yaml", "srdd takes no yaml", "json"),
+        (suggest(NAMED, "uniform"), "verl", None, "unknown trainer 'verl'", "verl-rin"),
+        (suggest(NAMED, "uniform"), "guide", "toml", "unknown form 'toml'", "yaml"),
+        (
+            suggest(made(rising(3), prefix="model.stack"), "uniform"),
+            "verl-rin",
+            None,
+            "verl-rin cannot tell the layer of 'model.stack.0.input_layernorm'",
+            "--for srdd",
+        ),
+    ],
+)
+def test_a_trainer_that_cannot_do_it_gets_an_error_and_no_part_of_it(
+    config: RinConfig, consumer: str, form: str | None, message: str, hint: str
+) -> None:
+    with pytest.raises((UsageError, InputError)) as caught:
+        export(config, consumer, form)
+    assert message in caught.value.message
+    assert hint in caught.value.hint
+
+
+def test_the_hint_s_tier_does_fit() -> None:
+    config = suggest(NAMED, "zone", tiers=ONE_RATIO)
+    assert export(config, "verl-rin")
+
+
+def test_each_trainer_has_a_default_form() -> None:
+    assert {name: form_of(name) for name in CONSUMERS} == {
+        "guide": "yaml",
+        "verl-rin": "yaml",
+        "qerl": "overrides",
+        "surogate": "yaml",
+        "srdd": "json",
+    }

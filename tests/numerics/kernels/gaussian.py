@@ -1,0 +1,98 @@
+"""What standard normal values get in a format, by the oracle: where floors has its data from.
+
+    python tests/numerics/kernels/gaussian.py [SPEC ...]
+
+prints the lines of the table for these specs (`mxfp4:floor`), or for all, from VALUES values each.
+Rows have CHANNELS values and tensors ROWS rows, which matters where a whole row or tensor shares a
+scale: the longer it is, the larger its largest value and the coarser its grid.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import oracle
+
+VALUES = 21_000_000
+ROWS, CHANNELS = 64, 4096
+ROUNDINGS = ("even", "toward-zero", "stochastic")
+RULES = {"nvfp4": ("token", "tensor")}
+METRICS = (
+    "sqnr_db",
+    "deadzone",
+    "saturation",
+    "clipping_share",
+    "relative_error",
+    "relative_l1",
+)
+
+
+def rules_of(name: str) -> tuple[str, ...]:
+    """A format's scale rules."""
+    usual = ("floor", "even", "ceil", "rceil") if name.startswith("mx") else ("absmax",)
+    return RULES.get(name, usual)
+
+
+def rounded(
+    v: oracle.Array, grid: oracle.Grid, rounding: str, rng: np.random.Generator
+) -> oracle.Array:
+    """Scaled magnitudes on the grid."""
+    if rounding == "even":
+        return oracle.cast(v, grid)
+    values = oracle.magnitudes(grid)
+    below = np.searchsorted(values, v, side="right") - 1
+    above = np.minimum(below + 1, len(values) - 1)
+    if rounding == "toward-zero":
+        return values[below]
+    gap = values[above] - values[below]
+    return values[below] + gap * (rng.random(v.shape) * gap < v - values[below])
+
+
+def floors(spec: str, values: int, seed: int) -> dict[str, dict[str, float]]:
+    """For each of ROUNDINGS the metrics of at least this many values."""
+    name, _, rule = spec.partition(":")
+    element, block = oracle.FORMATS[name]
+    grid = oracle.GRIDS[element]
+    rng = np.random.default_rng(seed)
+    totals = {rounding: np.zeros(8) for rounding in ROUNDINGS}
+    for _ in range(-(-values // (ROWS * CHANNELS))):
+        # Drawn in float64: among so many, float32 would draw exact zeros.
+        a = np.abs(rng.standard_normal((ROWS, CHANNELS)).astype(np.float32)).astype(np.float64)
+        blocks = a.reshape(ROWS, -1, block or CHANNELS)
+        v, scale, clips_above = oracle.scaled(blocks, rule, grid)
+        over = v > clips_above
+        for rounding, total in totals.items():
+            q = rounded(v, grid, rounding, rng)
+            e = np.abs(q * scale - blocks)
+            total += [
+                *(a.size, np.square(a).sum(), np.square(e).sum(), (q == 0).sum(), over.sum()),
+                *(np.square(e[over]).sum(), (e / blocks).sum(), e.sum() / a.sum() * a.size),
+            ]
+    return {
+        rounding: dict(zip(METRICS, _metrics(t), strict=True)) for rounding, t in totals.items()
+    }
+
+
+def _metrics(total: np.ndarray) -> list[float]:
+    count, x2, e2, flushed, over, clipped, relative, l1 = total.tolist()
+    sqnr = 10 * np.log10(x2 / e2)
+    return [sqnr, flushed / count, over / count, clipped / e2, relative / count, l1 / count]
+
+
+def line(spec: str, rounding: str, found: dict[str, float]) -> str:
+    """An entry as `srdd/floors.py` has it."""
+    sqnr, *shares = found.values()
+    figures = ", ".join([f"{sqnr:.3f}", *(f"{share:.4g}" for share in shares)])
+    return f'    ("{spec}", "{rounding}"): Floor({figures}),\n'
+
+
+def main() -> None:
+    specs = sys.argv[1:] or [f"{name}:{rule}" for name in oracle.FORMATS for rule in rules_of(name)]
+    for spec in specs:
+        for rounding, found in floors(spec, VALUES, seed=1).items():
+            sys.stdout.write(line(spec, rounding, found))
+
+
+if __name__ == "__main__":
+    main()
