@@ -53,8 +53,7 @@ def suggest(
     metric: Annotated[
         str,
         typer.Option(
-            help="Rank layers by relative_error, sqnr_db, deadzone, relative_l1 or "
-            "floor_distance_db.",
+            help="Rank layers by relative_error, sqnr_db, deadzone, relative_l1 or vs_floor_db.",
         ),
     ] = "relative_error",
     site: Annotated[

@@ -131,7 +131,7 @@ def _record(layer: _Layer, spec: FormatSpec) -> schema.Record:
         format=spec.format.name,
         scale_rule=spec.scale_rule,
         metrics=metrics,
-        floor_distance_db=None if sqnr is None else floor_of(spec, ROUNDING).sqnr_db - sqnr,
+        vs_floor_db=None if sqnr is None else sqnr - floor_of(spec, ROUNDING).sqnr_db,
         intervals=None,
         token_sqnr_db=None,
         undefined=undefined,

@@ -75,7 +75,7 @@ def _record(
             "scale_rule": measured.spec.scale_rule,
             "operands": measured.operands,
             "metrics": metrics,
-            "floor_distance_db": None if sqnr is None else floor - sqnr,
+            "vs_floor_db": None if sqnr is None else sqnr - floor,
             "intervals": {
                 name: None if np.isnan(pair).any() or name in meaningless else pair
                 for name, pair in ends.items()

@@ -12,6 +12,7 @@ finds them by the layer's index.
 
 from __future__ import annotations
 
+import copy
 import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -297,6 +298,26 @@ class RinConfig(Part):
         write_whole(Path(path), self.to_json(), force=force)
 
 
+def _upgraded(found: dict[str, Any]) -> dict[str, Any]:
+    """The configuration with today's name of its metric.
+
+    What used to be ranked by `floor_distance_db` is ranked by `vs_floor_db`, the same figure with
+    the other sign.
+    """
+    source = found.get("source")
+    if not isinstance(source, dict) or source.get("metric") != "floor_distance_db":
+        return found
+    found = copy.deepcopy(found)
+    found["source"]["metric"] = "vs_floor_db"
+    tiers = found.get("tiers")
+    for tier in tiers if isinstance(tiers, list) else ():
+        layers = tier.get("layers") if isinstance(tier, dict) else None
+        for entry in layers if isinstance(layers, list) else ():
+            if isinstance(entry, dict) and isinstance(entry.get("value"), float):
+                entry["value"] *= -1
+    return found
+
+
 def read_rin(found: dict[str, Any], name: str) -> RinConfig:
     """A parsed JSON object -> the RinConfig; `name` is what errors call it.
 
@@ -305,7 +326,7 @@ def read_rin(found: dict[str, Any], name: str) -> RinConfig:
     """
     check_version(found, KIND, VERSION, name)
     try:
-        return RinConfig.model_validate(found)
+        return RinConfig.model_validate(_upgraded(found))
     except ValidationError as error:
         raise describe(error, name) from None
 

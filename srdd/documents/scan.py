@@ -16,7 +16,7 @@ from srdd.documents.document import Part, check_version, describe, to_bytes, wri
 from srdd.errors import UsageError
 
 KIND = "srdd.scan"
-VERSION = 1
+VERSION = 2
 
 TOKEN_BINS = 640
 """Bins of the histogram over single tokens."""
@@ -232,7 +232,7 @@ class Record(Part):
     `operands` tells, at site `linear` alone, which operands of the product are quantized; in a
     4-bit format `weight`, `input` and `both` are known as W4A16, W16A4 and W4A4.
     Sums, replicates and what follows from them are null in a scan that was not made by srdd.
-    `floor_distance_db` is the SQNR that Gaussian data gets in the format minus the SQNR measured.
+    `vs_floor_db` is the SQNR measured minus the SQNR that Gaussian data gets in the format.
     """
 
     layer: Count
@@ -243,7 +243,7 @@ class Record(Part):
     scale_rule: str
     operands: Operands | None = None
     metrics: Metrics
-    floor_distance_db: float | None
+    vs_floor_db: float | None
     intervals: Intervals | None
     token_sqnr_db: TokenSqnr | None
     undefined: dict[str, str]
@@ -277,7 +277,7 @@ class Scan(Part):
     """All that a scan found out: `srdd.load_scan` reads one, `srdd.scan_model` makes one."""
 
     kind: Literal["srdd.scan"] = "srdd.scan"
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     model: Model
     calibration: Calibration
     settings: Settings
@@ -340,7 +340,7 @@ class Scan(Part):
         Returns:
             For each record `layer`, `site`, `tensor`, `format`, `scale_rule`, `operands`, `tokens`,
             `elements`, `nonfinite`, the metrics by name, `NAME_interval` as (low, high) or None,
-            `floor_distance_db`, and `token_sqnr_db_p5`, `_p50`, `_p95`. What the scan does not
+            `vs_floor_db`, and `token_sqnr_db_p5`, `_p50`, `_p95`. What the scan does not
             hold is None.
         """
         found = []
@@ -354,7 +354,7 @@ class Scan(Part):
             row |= dict(record.metrics)
             for name in Metrics.model_fields:
                 row[f"{name}_interval"] = getattr(record.intervals, name, None)
-            row["floor_distance_db"] = record.floor_distance_db
+            row["vs_floor_db"] = record.vs_floor_db
             for name in ("p5", "p50", "p95"):
                 row[f"token_sqnr_db_{name}"] = getattr(record.token_sqnr_db, name, None)
             found.append(row)
@@ -373,6 +373,28 @@ class Scan(Part):
         write_whole(Path(path), self.to_json(), force=force)
 
 
+def _upgraded(found: dict[str, Any]) -> dict[str, Any]:
+    """A scan of an older schema version as one of the present version.
+
+    Version 1 has `floor_distance_db`, the floor minus the SQNR measured, instead of `vs_floor_db`.
+    """
+    if found["schema_version"] != 1:
+        return found
+    records = found.get("records")
+    if isinstance(records, list):
+        records = [_record_of_version_1(one) if isinstance(one, dict) else one for one in records]
+    return found | {"schema_version": VERSION, "records": records}
+
+
+def _record_of_version_1(record: dict[str, Any]) -> dict[str, Any]:
+    record = dict(record)
+    if "floor_distance_db" in record:
+        distance = record.pop("floor_distance_db")
+        is_number = isinstance(distance, int | float) and not isinstance(distance, bool)
+        record["vs_floor_db"] = -distance if is_number else distance
+    return record
+
+
 def read_scan(found: dict[str, Any], name: str) -> Scan:
     """A parsed JSON object -> the Scan; `name` is what errors call it.
 
@@ -381,6 +403,6 @@ def read_scan(found: dict[str, Any], name: str) -> Scan:
     """
     check_version(found, KIND, VERSION, name)
     try:
-        return Scan.model_validate(found)
+        return Scan.model_validate(_upgraded(found))
     except ValidationError as error:
         raise describe(error, name) from None

@@ -78,7 +78,7 @@ def recommend(
 
 
 def _amplitude(figures: Figures) -> str:
-    return "as an amplitude " if figures.metric in ("sqnr_db", "floor_distance_db") else ""
+    return "as an amplitude " if figures.metric in ("sqnr_db", "vs_floor_db") else ""
 
 
 def warnings_of(

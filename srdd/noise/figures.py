@@ -5,8 +5,8 @@ proportional to an error's size:
 
     relative_error, relative_l1, deadzone   the metric itself
     sqnr_db                                 10^(-sqnr_db / 20), noise over signal as an amplitude
-    floor_distance_db                       10^(distance / 20): the same times a constant, so that
-                                            it gives the same multipliers and has no sign
+    vs_floor_db                             10^(-vs_floor_db / 20): the same times a constant, which
+                                            gives the same multipliers
 
 A decibel figure itself is no weight: its zero is arbitrary, and a mean of decibels is no mean of
 anything.
@@ -24,7 +24,7 @@ import orjson
 from srdd.documents.scan import Interval, Ranking, Record, Scan
 from srdd.errors import InputError, UsageError, unknown_name
 
-METRICS = ("relative_error", "sqnr_db", "deadzone", "relative_l1", "floor_distance_db")
+METRICS = ("relative_error", "sqnr_db", "deadzone", "relative_l1", "vs_floor_db")
 """What layers can be ranked by; the first is the default."""
 
 
@@ -99,7 +99,7 @@ class Figures:
 
     def stability(self, top_k: int) -> Stability:
         """How stable the ranking, and the set of the worst `top_k`, are with other prompts."""
-        metric = "sqnr_db" if self.metric == "floor_distance_db" else self.metric
+        metric = "sqnr_db" if self.metric == "vs_floor_db" else self.metric
         for ranking in self.rankings:
             if (ranking.metric, ranking.top_k) == (metric, top_k):
                 return ranking.tau_halves, ranking.top_k_change
@@ -165,8 +165,8 @@ def _check_complete(scan: Scan, records: list[Record], site: str) -> None:
 
 
 def _value(record: Record, metric: str) -> float | None:
-    if metric == "floor_distance_db":
-        return record.floor_distance_db
+    if metric == "vs_floor_db":
+        return record.vs_floor_db
     value: float | None = getattr(record.metrics, metric)
     return value
 
@@ -174,7 +174,7 @@ def _value(record: Record, metric: str) -> float | None:
 def _figure(scan: Scan, record: Record, metric: str) -> LayerFigure:
     value = _value(record, metric)
     if value is None:
-        source = "sqnr_db" if metric == "floor_distance_db" else metric
+        source = "sqnr_db" if metric == "vs_floor_db" else metric
         reason = record.undefined.get(source, "the scan does not say why")
         usable = [
             name
@@ -202,7 +202,7 @@ def _spec(record: Record) -> str:
 
 
 def _badness(metric: str, value: float) -> float:
-    exponent = {"sqnr_db": -value / 20, "floor_distance_db": value / 20}.get(metric)
+    exponent = {"sqnr_db": -value / 20, "vs_floor_db": -value / 20}.get(metric)
     if exponent is None:
         return value
     if abs(exponent) > 150:

@@ -27,6 +27,6 @@ def relative_error(record: Record) -> str:
 
 
 def distance(record: Record) -> str:
-    """Distance from the floor in dB, minus below it."""
-    below = record.floor_distance_db
-    return "-" if below is None else f"{-below:+.2f}"
+    """SQNR minus that of the floor in dB: negative below it."""
+    value = record.vs_floor_db
+    return "-" if value is None else f"{value:+.2f}"

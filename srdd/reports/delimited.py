@@ -38,7 +38,7 @@ COLUMNS = (
     *_NAMES,
     *_PLACE,
     *(column for metric in METRICS for column in (metric, f"{metric}_low", f"{metric}_high")),
-    "floor_distance_db",
+    "vs_floor_db",
     *(f"token_sqnr_db_{name}" for name in _QUANTILES),
     *_COUNTS,
     "verdict",
@@ -91,7 +91,7 @@ def _row(name: str, group: Group, record: Record) -> dict[str, Any]:
         "tensor": record.tensor,
         "kind": "" if record.site == "output" else kinds_of([record.tensor, *record.shared_with]),
         "shared_with": " ".join(record.shared_with),
-        "floor_distance_db": record.floor_distance_db,
+        "vs_floor_db": record.vs_floor_db,
         "verdict": verdict(record, group.thresholds),
     }
     for metric in METRICS:

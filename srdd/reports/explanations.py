@@ -278,7 +278,7 @@ _WORDS: dict[str, Callable[[], str | None]] = {
 
 
 ALIASES = {
-    "floor_distance_db": "floor of a format",
+    "vs_floor_db": "floor of a format",
     "vs floor": "floor of a format",
     "sqnr": "sqnr_db",
     "tau": "kendall's tau",

@@ -115,9 +115,9 @@ class Group:
         A product of matrices has a floor of its own, of which the records tell the SQNR.
         """
         known = [
-            record.metrics.sqnr_db + record.floor_distance_db
+            record.metrics.sqnr_db - record.vs_floor_db
             for record in self.tensors
-            if record.metrics.sqnr_db is not None and record.floor_distance_db is not None
+            if record.metrics.sqnr_db is not None and record.vs_floor_db is not None
         ]
         if self.operands is not None:
             nothing: dict[str, float | None] = dict.fromkeys(METRICS)

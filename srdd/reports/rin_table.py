@@ -25,7 +25,7 @@ _TITLES = {
     "relative_l1": ("rel. L1 %", "L1 %", 100.0, 1),
     "deadzone": ("dead %", "dead %", 100.0, 1),
     "sqnr_db": ("SQNR dB", "dB", 1.0, 2),
-    "floor_distance_db": ("to floor dB", "floor", 1.0, 2),
+    "vs_floor_db": ("vs floor dB", "floor", 1.0, 2),
 }
 """Title, short title, factor and decimals of the metric's column."""
 

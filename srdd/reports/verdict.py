@@ -41,12 +41,12 @@ def verdict(record: Record, thresholds: Thresholds) -> str:
         return "broken"
     if not thresholds.breaches(dict(record.metrics)):
         return "ok"
-    distance = record.floor_distance_db
-    if distance is None:
+    vs_floor_db = record.vs_floor_db
+    if vs_floor_db is None:
         return "flagged"
-    if distance > BAD_DB:
+    if vs_floor_db < -BAD_DB:
         return "bad"
-    return "poor" if distance > POOR_DB else "at floor"
+    return "poor" if vs_floor_db < -POOR_DB else "at floor"
 
 
 def status(failing: int, layers: int) -> str:

@@ -83,7 +83,7 @@ def test_words_are_found_however_they_are_written(capfd: pytest.CaptureFixture[s
     assert shown("at floor", capfd).startswith("at floor (verdict) Of a layer: a threshold is")
     assert shown("At-Floor", capfd).startswith("at floor (verdict)")
     assert shown("SQNR_DB", capfd).startswith("sqnr_db (metric)")
-    assert shown("floor_distance_db", capfd).startswith("floor of a format (word)")
+    assert shown("vs_floor_db", capfd).startswith("floor of a format (word)")
 
 
 def test_without_a_name_all_are_listed_by_kind(capfd: pytest.CaptureFixture[str]) -> None:

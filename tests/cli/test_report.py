@@ -251,7 +251,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            ({"schema_version": 2}, "has schema version 2, and this srdd reads up to 1"),
+            ({"schema_version": 3}, "has schema version 3, and this srdd reads up to 2"),
             ({"schema_version": "1"}, "has no usable schema_version"),
             ({"kind": "srdd.rin"}, "is not a document of kind 'srdd.scan'"),
             ({"records": []}, "the scan holds no figures"),

@@ -63,7 +63,7 @@ def test_configurations_are_valid(strategy: str, capfd: pytest.CaptureFixture[st
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"schema_version": 2}, "1 was expected"),
+        ({"schema_version": 1}, "2 was expected"),
         ({"more": 1}, "Additional properties are not allowed"),
         ({"records": None}, "None is not of type 'array'"),
     ],

@@ -167,12 +167,12 @@ def change(**layer: Any) -> bytes:
 
 
 def newer() -> bytes:
-    return made(rising(2)).to_json().replace(b'"schema_version":1', b'"schema_version":7', 1)
+    return made(rising(2)).to_json().replace(b'"schema_version":2', b'"schema_version":7', 1)
 
 
 BAD_FILES = [
     (b'{"results": [1]}', "scan.json is not a document of kind 'srdd.scan'"),
-    (newer(), "scan.json has schema version 7, and this srdd reads up to 1"),
+    (newer(), "scan.json has schema version 7, and this srdd reads up to 2"),
     (PROTOTYPE.read_bytes()[:5000], "scan.json is not valid JSON"),
     (PROTOTYPE.read_bytes().replace(b"0.30078125", b"NaN"), "scan.json is not valid JSON"),
     (change(deadzone_ratio=-0.2), "deadzone_ratio: Input should be greater than or equal to 0"),

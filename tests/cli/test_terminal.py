@@ -107,7 +107,7 @@ def figures(scan: Scan) -> set[str]:
         assert ends is not None
         assert tokens is not None
         found |= {f"{value:.1f}" for value in (tokens.p5, tokens.p50, tokens.p95) if value}
-        found |= {f"{metrics.sqnr_db:.2f}", f"{-(record.floor_distance_db or 0):+.2f}"}
+        found |= {f"{metrics.sqnr_db:.2f}", f"{record.vs_floor_db or 0:+.2f}"}
         found |= {f"{100 * (value or 0):.1f}" for value in (metrics.deadzone,)}
         found |= {f"{100 * (metrics.relative_error or 0):.1f}"}
         found |= {f"{100 * (metrics.saturation or 0):.2f}"}

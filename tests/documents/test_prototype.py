@@ -60,7 +60,7 @@ def test_what_it_cannot_give_is_null_with_a_reason() -> None:
 def test_distance_from_the_floor_is_worked_out() -> None:
     record = load_scan(PROTOTYPE).records[0]
     assert record.metrics.sqnr_db is not None
-    assert record.floor_distance_db == pytest.approx(18.788 - record.metrics.sqnr_db, abs=1e-9)
+    assert record.vs_floor_db == pytest.approx(record.metrics.sqnr_db - 18.788, abs=1e-9)
 
 
 def test_it_survives_being_written_as_our_scan(tmp_path: Path) -> None:

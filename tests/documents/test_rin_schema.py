@@ -55,6 +55,15 @@ def test_it_states_its_parts() -> None:
     assert {"multiplier", "sigma", "signal_to_noise_db", "sqnr_db", "modules"} <= set(layer)
 
 
+def test_the_former_name_of_a_metric_is_read() -> None:
+    config = suggest(made(rising(4)), "variable", metric="vs_floor_db")
+    old = json.loads(config.to_json())
+    old["source"]["metric"] = "floor_distance_db"
+    for entry in old["tiers"][0]["layers"]:
+        entry["value"] *= -1
+    assert parse_rin(json.dumps(old).encode(), "rin.json") == config
+
+
 def test_an_existing_file_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "rin.json"
     WHOLE.save(path)

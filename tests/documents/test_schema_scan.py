@@ -63,13 +63,27 @@ def test_saving_keeps_an_existing_file(scan: Scan, tmp_path: Path) -> None:
 def test_the_document_says_what_it_is(scan: Scan) -> None:
     found = content(scan)
     assert list(found)[:2] == ["kind", "schema_version"]
-    assert (found["kind"], found["schema_version"]) == ("srdd.scan", 1)
+    assert (found["kind"], found["schema_version"]) == ("srdd.scan", 2)
 
 
 def test_the_json_schema_can_be_printed() -> None:
     schema = Scan.model_json_schema()
     assert schema["properties"]["kind"]["const"] == "srdd.scan"
     assert orjson.dumps(schema)
+
+
+def test_version_1_is_read_with_the_sign_of_the_floor_distance_changed(scan: Scan) -> None:
+    old = content(scan) | {"schema_version": 1}
+    for record in old["records"]:
+        record["floor_distance_db"] = -record.pop("vs_floor_db")
+    assert read_scan(old, "old.json") == scan
+
+
+@pytest.mark.parametrize("name", ["vs_floor_db", "floor_distance_db"])
+def test_a_record_has_the_distance_of_its_version(name: str, scan: Scan) -> None:
+    old = content(scan) | {"schema_version": 1 if name == "floor_distance_db" else 2}
+    del old["records"][0]["vs_floor_db"]
+    assert refusal(old).message == "scan.json: records.0.vs_floor_db: Field required"
 
 
 # What is refused
@@ -90,7 +104,7 @@ def put(found: Any, path: Path_, value: object) -> dict[str, Any]:
 RECORD: Path_ = ("records", 0)
 
 BROKEN: dict[str, tuple[Path_, object]] = {
-    "newer version": (("schema_version",), 2),
+    "newer version": (("schema_version",), 3),
     "no version": (("schema_version",), None),
     "another kind": (("kind",), "srdd.rin"),
     "unknown key": (("colour",), "red"),
@@ -138,8 +152,8 @@ def test_the_fault_is_named_by_its_place(scan: Scan) -> None:
 
 
 def test_a_newer_scan_asks_for_an_update(scan: Scan) -> None:
-    error = refusal(put(content(scan), ("schema_version",), 2))
-    assert error.message == "scan.json has schema version 2, and this srdd reads up to 1"
+    error = refusal(put(content(scan), ("schema_version",), 3))
+    assert error.message == "scan.json has schema version 3, and this srdd reads up to 2"
     assert error.hint.startswith("update srdd")
 
 
@@ -178,7 +192,7 @@ def test_more_than_64_replicates_are_refused(scan: Scan) -> None:
 def test_undefined_figures_may_be_null(scan: Scan) -> None:
     found = content(scan)
     found["records"][0]["metrics"] = dict.fromkeys(METRICS)
-    for name in ("floor_distance_db", "intervals", "token_sqnr_db", "sums", "replicates"):
+    for name in ("vs_floor_db", "intervals", "token_sqnr_db", "sums", "replicates"):
         found["records"][0][name] = None
     read = read_scan(found, "scan.json")
     assert read.rows()[0]["sqnr_db"] is None
@@ -220,7 +234,7 @@ def test_rows_are_flat_and_in_order_of_layers(scan: Scan) -> None:
         *("tokens", "elements", "nonfinite"),
         *METRICS,
         *(f"{name}_interval" for name in METRICS),
-        *("floor_distance_db", "token_sqnr_db_p5", "token_sqnr_db_p50", "token_sqnr_db_p95"),
+        *("vs_floor_db", "token_sqnr_db_p5", "token_sqnr_db_p50", "token_sqnr_db_p95"),
     } | (set(rows[0]) & {"shared_with"})
     assert rows[1]["sqnr_db"] == scan.records[1].metrics.sqnr_db
     assert rows[1]["sqnr_db_interval"] == scan.records[1].intervals.sqnr_db  # type: ignore[union-attr]

@@ -48,7 +48,7 @@ class TestPublishedFigures:
         assert list(multipliers(config)) == [27, 26, 3, 2, 4]
 
     def test_distance_from_the_floor_ranks_as_sqnr_does(self) -> None:
-        config = suggest(REFERENCE, "targeted", metric="floor_distance_db", top_k=5)
+        config = suggest(REFERENCE, "targeted", metric="vs_floor_db", top_k=5)
         assert list(multipliers(config)) == [27, 26, 3, 2, 4]
 
     def test_multipliers_of_the_guide_s_table(self) -> None:
@@ -254,13 +254,13 @@ class TestWeights:
 
     def test_the_floor_cancels_out(self) -> None:
         by_sqnr = ordered(suggest(REFERENCE, "variable", metric="sqnr_db"), 28)
-        by_floor = ordered(suggest(REFERENCE, "variable", metric="floor_distance_db"), 28)
+        by_floor = ordered(suggest(REFERENCE, "variable", metric="vs_floor_db"), 28)
         assert by_floor == pytest.approx(by_sqnr, rel=1e-9)
 
     def test_a_layer_better_than_the_floor_is_no_trouble(self) -> None:
         scan = made([0.05, 0.4])
-        assert any((record.floor_distance_db or 0) < 0 for record in scan.records)
-        found = ordered(suggest(scan, "variable", metric="floor_distance_db"), 2)
+        assert any((record.vs_floor_db or 0) > 0 for record in scan.records)
+        found = ordered(suggest(scan, "variable", metric="vs_floor_db"), 2)
         assert 0 < found[0] < 1 < found[1]
 
     def test_a_layer_without_error_gets_no_noise(self) -> None:
@@ -498,7 +498,7 @@ REFUSED: list[tuple[Callable[[], Scan], str, dict[str, Any], str, str]] = [
         "variable",
         {"metric": "relative_l1"},
         "relative_l1 of layer 0 is undefined: the prototype does not measure it",
-        "relative_error, sqnr_db, deadzone, floor_distance_db",
+        "relative_error, sqnr_db, deadzone, vs_floor_db",
     ),
     (
         lambda: with_metric(REFERENCE, 3, sqnr_db=None),

@@ -53,44 +53,44 @@ def shown(scan: Scan, **how: Any) -> str:
 
 
 def record(
-    sqnr_db: float | None = None, floor_distance_db: float | None = None, **metrics: float | None
+    sqnr_db: float | None = None, vs_floor_db: float | None = None, **metrics: float | None
 ) -> Record:
     """A record with the metrics given; the others are harmless."""
     harmless = {"deadzone": 0.0, "saturation": 0.0, "relative_error": 0.0}
     scan = with_metric(made([0.2]), 0, **{"sqnr_db": sqnr_db, **harmless, **metrics})
-    return scan.records[0].model_copy(update={"floor_distance_db": floor_distance_db})
+    return scan.records[0].model_copy(update={"vs_floor_db": vs_floor_db})
 
 
 @pytest.mark.parametrize(
-    ("distance", "word"),
+    ("vs_floor_db", "word"),
     [
-        (-5.0, "at floor"),
+        (5.0, "at floor"),
         (0.0, "at floor"),
-        (1.0, "at floor"),
-        (1.01, "poor"),
-        (3.0, "poor"),
-        (3.01, "bad"),
+        (-1.0, "at floor"),
+        (-1.01, "poor"),
+        (-3.0, "poor"),
+        (-3.01, "bad"),
         (None, "flagged"),
     ],
 )
 def test_a_flagged_layer_is_judged_by_its_distance_from_the_floor(
-    distance: float | None, word: str
+    vs_floor_db: float | None, word: str
 ) -> None:
-    assert verdict(record(15.0, distance), Thresholds()) == word
+    assert verdict(record(15.0, vs_floor_db), Thresholds()) == word
 
 
-@pytest.mark.parametrize("distance", [-5.0, 0.0, 9.0, None])
-def test_a_layer_within_all_thresholds_is_ok(distance: float | None) -> None:
-    assert verdict(record(20.0, distance), Thresholds()) == "ok"
+@pytest.mark.parametrize("vs_floor_db", [5.0, 0.0, -9.0, None])
+def test_a_layer_within_all_thresholds_is_ok(vs_floor_db: float | None) -> None:
+    assert verdict(record(20.0, vs_floor_db), Thresholds()) == "ok"
 
 
 @pytest.mark.parametrize(
     "metrics", [{"deadzone": 0.051}, {"saturation": 0.011}, {"relative_error": 0.101}]
 )
 def test_any_one_breach_flags_a_layer(metrics: dict[str, float]) -> None:
-    assert verdict(record(25.0, 4.0, **metrics), Thresholds()) == "bad"
+    assert verdict(record(25.0, -4.0, **metrics), Thresholds()) == "bad"
     at_the_limit = {name: round(value - 0.001, 3) for name, value in metrics.items()}
-    assert verdict(record(25.0, 4.0, **at_the_limit), Thresholds()) == "ok"
+    assert verdict(record(25.0, -4.0, **at_the_limit), Thresholds()) == "ok"
 
 
 def test_an_undefined_metric_breaches_nothing() -> None:
@@ -248,7 +248,7 @@ def awkward() -> Scan:
         )
         records.append(
             one.model_copy(
-                update={"metrics": metrics, "intervals": intervals, "floor_distance_db": 31.13}
+                update={"metrics": metrics, "intervals": intervals, "vs_floor_db": -31.13}
             )
         )
     return scan.model_copy(update={"records": records})
@@ -336,7 +336,7 @@ def undefined(scan: Scan, layer: int) -> Scan:
     none = dict.fromkeys(METRICS)
     scan = with_metric(scan, layer, **none)
     records = [
-        one.model_copy(update={"floor_distance_db": None, "intervals": None})
+        one.model_copy(update={"vs_floor_db": None, "intervals": None})
         if one.layer == layer
         else one
         for one in scan.records
