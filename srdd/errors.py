@@ -1,4 +1,4 @@
-"""What srdd raises on purpose.
+"""Errors that srdd raises on purpose.
 
     SrddError
     ├── UsageError      a wrong name, option or combination of them
@@ -6,7 +6,7 @@
     ├── OutputError     a result that cannot be written where it was wanted
     └── MergeError      documents that do not belong together
 
-Every one carries a hint: what to do next. Nothing else that srdd raises is meant for a reader.
+Each has a hint: what to do next. Any other exception that leaves srdd is a bug.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Iterable
 
 
 class SrddError(Exception):
-    """Something a person can mend.
+    """An error that the user can fix. `str` of it is the message and, on a second line, the hint.
 
     Arguments:
         message: what happened, as one sentence without the word "error".
@@ -24,9 +24,12 @@ class SrddError(Exception):
     """
 
     def __init__(self, message: str, hint: str) -> None:
-        super().__init__(message)
+        super().__init__(message, hint)
         self.message = message
         self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\nhint: {self.hint}"
 
 
 class UsageError(SrddError):

@@ -115,8 +115,14 @@ def complain(error: SrddError) -> None:
 
 
 def show_traceback() -> None:
-    """Print the traceback of the exception that is being handled on standard error."""
-    sys.stderr.write(traceback.format_exc())
+    """Print the traceback of the exception that is being handled on standard error.
+
+    The hint of an SrddError is left out: `complain` prints it.
+    """
+    error = sys.exc_info()[1]
+    hint = f"\nhint: {error.hint}\n" if isinstance(error, SrddError) else ""
+    text = traceback.format_exc()
+    sys.stderr.write(f"{text.removesuffix(hint)}\n" if hint else text)
 
 
 class Progress(Protocol):

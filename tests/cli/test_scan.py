@@ -513,6 +513,7 @@ def test_debug_shows_the_traceback_of_an_input_error(srdd: Command) -> None:
     assert told.code == 2
     assert "Traceback (most recent call last)" in told.err
     assert told.err.splitlines()[-2] == "error: there is no folder gone"
+    assert told.err.count("hint: ") == 1
 
 
 def test_an_interrupt_is_no_error(

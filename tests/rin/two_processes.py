@@ -101,7 +101,7 @@ def what_happens(model: nn.Module) -> Found:
             model(input_ids=ids(), labels=ids()).loss.backward()
             optimizer.step()
     except SrddError as error:
-        found["update inside"] = str(error)
+        found["update inside"] = error.message
     found["after update inside"] = whole(model)
     return found
 
@@ -171,7 +171,7 @@ def flattened() -> str:
         with noisy(old, norms(), **STEP):
             return "nothing"
     except SrddError as error:
-        return str(error)
+        return error.message
 
 
 def main() -> None:
