@@ -30,4 +30,8 @@ def test_the_closest_name_comes_first() -> None:
 
 
 def test_a_count_has_its_noun_in_the_plural() -> None:
-    assert [counted(n, "prompt") for n in (0, 1, 2000)] == ["0 prompts", "1 prompt", "2,000 prompts"]
+    assert [counted(n, "prompt") for n in (0, 1, 2000)] == [
+        "0 prompts",
+        "1 prompt",
+        "2,000 prompts",
+    ]
