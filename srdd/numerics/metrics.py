@@ -60,6 +60,7 @@ class Metric:
         digits: decimals that are shown.
         higher_is_better: which direction is good.
         compute: sums (..., fields) -> values (...), NaN where undefined.
+        priority: 0 has a column in every table; the higher, the earlier a narrow one drops it.
         threshold: where the method's guide flags a layer, in a document's unit; None for none.
         summary, formula, range, reading, pitfalls, source: what `srdd explain` says.
     """
@@ -72,6 +73,7 @@ class Metric:
     digits: int
     higher_is_better: bool
     compute: Callable[[Sums], NDArray[np.float64]]
+    priority: int
     threshold: float | None
     summary: str
     formula: str
@@ -109,6 +111,7 @@ METRICS: dict[str, Metric] = {
             digits=1,
             higher_is_better=True,
             compute=_sqnr_db,
+            priority=2,
             threshold=20.0,
             summary="Signal-to-quantization-noise ratio of all values together.",
             formula="10 log10(sum x^2 / sum e^2), with e = y - x for the dequantized value y",
@@ -132,6 +135,7 @@ METRICS: dict[str, Metric] = {
             digits=1,
             higher_is_better=False,
             compute=_quotient("flushed", "elements"),
+            priority=4,
             threshold=0.05,
             summary="Share of all values that were not zero and became zero.",
             formula="count(x != 0 and y == 0) / count(all finite x)",
@@ -154,6 +158,7 @@ METRICS: dict[str, Metric] = {
             digits=2,
             higher_is_better=False,
             compute=_quotient("saturated", "elements"),
+            priority=5,
             threshold=0.01,
             summary="Share of all values that were clipped to the largest element.",
             formula="count(|x| / scale > largest element) / count(all finite x)",
@@ -175,6 +180,7 @@ METRICS: dict[str, Metric] = {
             digits=1,
             higher_is_better=False,
             compute=_quotient("clipped_e2", "e2"),
+            priority=8,
             threshold=None,
             summary="Share of the error's energy that comes from clipped values.",
             formula="sum e^2 over clipped values / sum e^2",
@@ -195,6 +201,7 @@ METRICS: dict[str, Metric] = {
             digits=1,
             higher_is_better=False,
             compute=_quotient("relative", "nonzero"),
+            priority=3,
             threshold=0.10,
             summary="Mean over all values of the size of the error relative to the value.",
             formula="mean of |e| / |x| over x != 0",
@@ -215,6 +222,7 @@ METRICS: dict[str, Metric] = {
             digits=1,
             higher_is_better=False,
             compute=_quotient("abs_e", "abs_x"),
+            priority=6,
             threshold=None,
             summary="Size of all errors together relative to the size of all values together.",
             formula="sum |e| / sum |x|",

@@ -1,0 +1,155 @@
+"""What the tables of a scan list: its tensors, or the tensors of a layer or kind taken as one."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from srdd.documents.pool import pool
+from srdd.documents.scan import Operands, Record
+from srdd.model.kinds import ORDER, kind_of, kinds_of
+from srdd.reports.groups import Group
+from srdd.reports.verdicts import BROKEN, tally, verdict
+from srdd.reports.view import Estimate, Tally, Word
+
+VIEWS = ("tensor", "layer", "kind")
+"""What a row of a scan's table can be; the first is the default."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row: one tensor, or several as one.
+
+    Attributes:
+        group: the site and format that it is from.
+        record: its figures; pooled where it stands for several tensors.
+        members: the tensors behind it, at least one.
+        layer: None where the members are of several layers.
+        kind: what reads the members, such as `q,k,v`; None where they are of several kinds, or
+            layer outputs.
+        operands: at site `linear` the figures with only the weight, or only the input quantized.
+    """
+
+    group: Group
+    record: Record
+    members: tuple[Record, ...]
+    layer: int | None
+    kind: str | None
+    operands: Mapping[Operands, Record] = field(default_factory=dict)
+
+    @cached_property
+    def words(self) -> tuple[Word, ...]:
+        """The verdict on each member."""
+        return tuple(verdict(record, self.group.thresholds) for record in self.members)
+
+    @property
+    def verdict(self) -> Word | Tally:
+        """That of the only member, or how many members have which."""
+        return self.words[0] if len(self.members) == 1 else tally(self.words)
+
+    @property
+    def lowest(self) -> Record | None:
+        """Of several members the one farthest below the floor; None for one, or without floors."""
+        known = [record for record in self.members if record.vs_floor_db is not None]
+        if len(self.members) < 2 or not known:
+            return None
+        return min(known, key=lambda record: record.vs_floor_db or 0.0)
+
+    @property
+    def median_db(self) -> float | None:
+        """The members' median distance from the floor."""
+        known = [r.vs_floor_db for r in self.members if r.vs_floor_db is not None]
+        return statistics.median(known) if known else None
+
+    def estimate(self, metric: str) -> Estimate:
+        """A metric with its interval."""
+        return Estimate(
+            getattr(self.record.metrics, metric), getattr(self.record.intervals, metric, None)
+        )
+
+
+def kinds(record: Record) -> str | None:
+    """What reads this tensor, such as `q,k,v`; None for the output of a layer."""
+    if record.site == "output":
+        return None
+    return kinds_of([record.tensor, *record.shared_with])
+
+
+def rows_of(groups: Sequence[Group], by: str) -> list[Row]:
+    """The rows of some groups, in order of the groups; in each, as the model uses its tensors.
+
+    Groups of site `linear` with a single operand quantized have no rows of their own: they stand in
+    `Row.operands` of the group with both.
+
+    Arguments:
+        groups: of one scan.
+        by: of VIEWS.
+
+    Raises:
+        InputError: several tensors have to be taken as one, and the scan holds no sums.
+    """
+    found = []
+    for group in groups:
+        if group.operands in ("weight", "input"):
+            continue
+        siblings = {
+            other.operands: _by_key(other, by)
+            for other in groups
+            if group.operands
+            and other.operands in ("weight", "input")
+            and (other.site, other.spec) == (group.site, group.spec)
+        }
+        for key, (record, members) in _by_key(group, by).items():
+            operands: dict[Operands, Record] = {
+                which: one[key][0] for which, one in siblings.items() if which and key in one
+            }
+            found.append(Row(group, record, members, key[0], key[1], operands))
+    return found
+
+
+_Key = tuple["int | None", "str | None", str]
+
+
+def _by_key(group: Group, by: str) -> dict[_Key, tuple[Record, tuple[Record, ...]]]:
+    """Rows by layer, kind and tensor, as far as `by` tells them apart."""
+    if by == "tensor":
+        return {(r.layer, kinds(r), r.tensor): (r, (r,)) for r in group.tensors}
+    if by == "layer":
+        inside: dict[int, list[Record]] = {}
+        for record in group.tensors:
+            inside.setdefault(record.layer, []).append(record)
+        return {(r.layer, None, ""): (r, tuple(inside[r.layer])) for r in group.layers}
+    members: dict[str | None, list[Record]] = {}
+    for record in sorted(group.tensors, key=_kind_place):
+        members.setdefault(kinds(record), []).append(record)
+    return {(None, kind, ""): (_pool(group, held), tuple(held)) for kind, held in members.items()}
+
+
+def whole(group: Group) -> Row:
+    """All tensors of a group as one row."""
+    return Row(group, _pool(group, group.tensors), group.tensors, None, None)
+
+
+def _pool(group: Group, records: Sequence[Record]) -> Record:
+    if len(records) == 1:
+        return records[0]
+    settings = group.scan.settings
+    return pool(records, rounding=settings.rounding, seed=settings.seed)
+
+
+def _kind_place(record: Record) -> tuple[int, str]:
+    """Where its kind stands in the order in which a layer uses them: a key to sort by."""
+    kind = kind_of(record.tensor)
+    return (ORDER.index(kind) if kind in ORDER else len(ORDER), kind)
+
+
+def worst_first(rows: Sequence[Row]) -> list[Row]:
+    """Broken rows, then by distance from the floor; those without one last, ties as they were."""
+
+    def badness(row: Row) -> tuple[bool, bool, float]:
+        distance = row.record.vs_floor_db
+        return BROKEN not in row.words, distance is None, distance or 0.0
+
+    return sorted(rows, key=badness)
