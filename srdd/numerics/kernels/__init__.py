@@ -133,9 +133,9 @@ def quantize(
 
 def _quantize(x: Tensor, spec: FormatSpec, rounding: str, keys: Tensor, kernel: str) -> Tensor:
     if kernel == "auto" and x.device.type == "cpu":
-        from srdd.numerics.kernels import cpu_quantize
+        from srdd.numerics.kernels import cpu
 
-        return cpu_quantize.quantize(x, spec, rounding, keys)
+        return cpu.quantize(x, spec, rounding, keys)
     return _narrow(eager.quantize(x, spec, rounding, keys), x)
 
 

@@ -7,7 +7,8 @@ and is the same to the last bit:
 1. Values become float32, with their column's sign. One that is not finite becomes NaN.
 2. The first four steps pair values that are 1, 2, 4 and 8 apart. They work on LANES values in one
    register: the values change places, half of those that stood there change sign, and the two are
-   added. No loop says this to the compiler, so its instructions are put together here.
+   added. No loop says this to the compiler, so its instructions are put together here: as loops,
+   the whole pass of mxfp4+hadamard32 took 1.3 times as long.
 3. Further steps pair values in different registers: plain loops.
 
 A row is padded with zeros to whole registers; where N is less than LANES, one holds several groups.

@@ -16,7 +16,7 @@ import torch
 
 from srdd.errors import UsageError
 from srdd.numerics.formats import SCALE_RULES, parse_spec
-from srdd.numerics.kernels import DTYPES, compiling, cpu, kernel_name, row_sums
+from srdd.numerics.kernels import DTYPES, compiling, cpu, cpu_rows, kernel_name, row_sums
 from srdd.numerics.sums import FIELDS
 
 SPEC = parse_spec("mxfp4")
@@ -101,7 +101,7 @@ def test_the_number_of_threads_changes_nothing(threads: None, rounding: str) -> 
     for count in (1, 2, 5):
         torch.set_num_threads(count)
         results.append(row_sums(x, SPEC, rounding, kernel="cpu"))
-    assert x.numel() > 2 * cpu.CHUNK
+    assert x.numel() > 2 * cpu_rows.CHUNK
     assert torch.equal(results[0][:, :6], row_sums(x, SPEC, rounding, kernel="eager")[:, :6])
     assert torch.equal(results[0], results[1])
     assert torch.equal(results[0], results[2])
