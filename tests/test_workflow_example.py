@@ -61,7 +61,7 @@ def test_its_gates_are_gates_in_the_right_direction(workflow: dict[Any, Any]) ->
     words = commands(workflow)[1]
     gates = [parse_gate(words[at + 1]) for at, word in enumerate(words) if word == "--fail-on"]
     assert len(gates) == 3
-    assert [gate.doubt for gate in gates] == [None] * 3
+    assert [gate.warning for gate in gates] == [None] * 3
 
 
 def test_its_comparison_runs_and_writes_the_comment(

@@ -108,7 +108,7 @@ def compare(
     force: Force = False,
     debug: Debug = False,
 ) -> None:
-    """Hold two scans against each other, layer by layer: better, worse, or no difference seen.
+    """Compare two scans, layer by layer: better, worse, or no difference seen.
 
     Checkpoints, formats or scale rules; intervals come from the prompts, paired where both scans
     have the same. Needs no model.
@@ -136,7 +136,7 @@ def compare(
     _deliver(found, outcomes, form, output, force)
     if form != "terminal" or output not in (None, "-"):
         _tell(outcomes)
-    if not all(one.held for one in outcomes):
+    if not all(one.passed for one in outcomes):
         raise typer.Exit(1)
 
 
@@ -159,28 +159,12 @@ def _check_two(old: str, new: str, old_format: str | None, new_format: str | Non
 
 
 def _gate(text: str) -> Gate:
-    from srdd.comparison import GateError, parse_gate
+    from srdd.comparison import parse_gate
 
-    try:
-        gate = parse_gate(text)
-    except GateError as error:
-        _point_at(error.text, error.place)
-        raise
-    if gate.doubt is not None:
-        console.warn(gate.doubt)
+    gate = parse_gate(text)
+    if gate.warning is not None:
+        console.warn(gate.warning)
     return gate
-
-
-def _point_at(text: str, place: int) -> None:
-    """Show a gate with a mark under the character at which it stops making sense."""
-    from rich.cells import cell_len
-    from rich.text import Text
-
-    # Of a gate that is too long for a line, what stands before that place.
-    start = max(0, place - 50)
-    before = safe(text[start:place])
-    shown = before + safe(text[place : place + 25])
-    console.show_beside(Text(f"  {shown}\n  {' ' * cell_len(before)}^"))
 
 
 def _deliver(
@@ -230,7 +214,7 @@ def _tell(outcomes: list[Outcome]) -> None:
 
     for one in outcomes:
         sentence = f"gate {one.gate.text!r} {outcome(one)}"
-        if one.held:
+        if one.passed:
             console.say(sentence)
         else:
             console.warn(sentence)

@@ -1,25 +1,25 @@
-"""Two scans held against each other, layer by layer: has anything changed, and how sure is that.
+"""Two scans compared, layer by layer: what has changed, and how sure that is.
 
-comparability   what differs besides what is compared, and whether the prompts are the same
+compare         the whole: `compare_scans`
+comparability   what differs between the scans besides what is compared
 pairing         which records of the two belong together, and which have no partner
+figures         metrics of layers, kinds or tensors from added sums
 differences     NEW - OLD with intervals from the replicates, and a verdict in words
-ranks           layers that moved in rank
-gates           `sqnr_db < -0.5`: the small language of limits
-breaches        where a comparison is beyond a limit
+ranks           rows that moved in rank
+gates           limits such as `sqnr_db < -0.5`, and where a comparison is beyond them
 """
 
-from srdd.comparison.breaches import Outcome, judge
+from srdd.comparison.compare import Comparison, Group, Row, Side, compare_scans
 from srdd.comparison.differences import Difference
-from srdd.comparison.gates import Gate, GateError, parse_gate
-from srdd.comparison.whole import Comparison, Group, Side, compare_scans
+from srdd.comparison.gates import Gate, Outcome, judge, parse_gate
 
 __all__ = [
     "Comparison",
     "Difference",
     "Gate",
-    "GateError",
     "Group",
     "Outcome",
+    "Row",
     "Side",
     "compare_scans",
     "judge",

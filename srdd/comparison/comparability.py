@@ -1,8 +1,9 @@
-"""What differs between two scans besides what is compared, told so that nobody misreads a figure.
+"""What differs between two scans besides what is compared, and whether the prompts are the same.
 
 A difference means what one takes it for only where all else is the same. Some things forbid a
-comparison (another site, a tensor that only one holds: `srdd.comparison.pairing` leaves them out);
-others let the figures stand and change what they mean, and those are told here.
+comparison (another site, a tensor that only one scan has: `srdd.comparison.pairing` leaves them
+out); others change what the figures mean, and those are listed here: most in a table of what has to
+match, the others each in a function.
 """
 
 from __future__ import annotations
@@ -24,39 +25,81 @@ class Remark:
 
     Attributes:
         text: the sentence; it holds names from the scans and is untrusted.
-        loud: whether it changes what the figures mean, and not only where they come from.
+        warning: whether it changes what the figures mean, and not only where they come from.
     """
 
     text: str
-    loud: bool
+    warning: bool
 
 
-_SETTINGS: tuple[tuple[str, Callable[[Scan], object]], ...] = (
-    ("architecture", lambda scan: scan.model.architecture),
-    ("dtype", lambda scan: scan.model.dtype),
-    ("hidden size", lambda scan: scan.model.hidden_size),
-    ("rounding", lambda scan: scan.settings.rounding),
-    ("--include", lambda scan: scan.settings.include),
-    ("--exclude", lambda scan: scan.settings.exclude),
-)
-_OF_PROMPTS: tuple[tuple[str, Callable[[Scan], object]], ...] = (
-    ("tokenizer", lambda scan: scan.model.tokenizer),
-    ("--max-length", lambda scan: _max_length(scan)),
-    ("--apply-chat-template", lambda scan: scan.calibration.chat_template),
-    ("--skip-first-token", lambda scan: scan.calibration.skip_first_token),
+@dataclass(frozen=True)
+class _Check:
+    """Something that has to be the same in both scans.
+
+    Attributes:
+        name: what it is called.
+        read: it in a scan; None where the scan does not record it.
+        warning: whether a difference changes what the figures mean.
+        why: what a difference does, where its name does not say it.
+        prompts: whether it matters only to what is measured on prompts.
+        applies: whether it matters to this scan and these formats.
+    """
+
+    name: str
+    read: Callable[[Scan], object]
+    warning: bool = True
+    why: str = ""
+    prompts: bool = False
+    applies: Callable[[Scan, Sequence[str]], bool] = lambda scan, formats: True
+
+
+_SAME = (
+    _Check("architecture", lambda scan: scan.model.architecture),
+    _Check("dtype", lambda scan: scan.model.dtype),
+    _Check("hidden size", lambda scan: scan.model.hidden_size),
+    _Check(
+        "number of layers",
+        lambda scan: len(scan.model.layers),
+        why="layers are paired by their number",
+    ),
+    _Check("rounding", lambda scan: scan.settings.rounding),
+    _Check("--include", lambda scan: scan.settings.include),
+    _Check("--exclude", lambda scan: scan.settings.exclude),
+    _Check("tokenizer", lambda scan: scan.model.tokenizer, prompts=True),
+    _Check("--max-length", lambda scan: _max_length(scan), prompts=True),
+    _Check("--apply-chat-template", lambda scan: scan.calibration.chat_template, prompts=True),
+    _Check("--skip-first-token", lambda scan: scan.calibration.skip_first_token, prompts=True),
+    _Check(
+        "seed of stochastic rounding",
+        lambda scan: scan.settings.seed,
+        applies=lambda scan, formats: scan.settings.rounding == "stochastic",
+    ),
+    _Check(
+        "--batch-size",
+        lambda scan: scan.run.batch_size,
+        why="a scale over the whole tensor depends on the batch",
+        prompts=True,
+        applies=lambda scan, formats: any(name.endswith(":tensor") for name in formats),
+    ),
+    _Check(
+        "device or kernel",
+        lambda scan: f"{scan.run.device} with {scan.run.kernel}" if scan.run.device else None,
+        warning=False,
+        why="last digits may differ",
+    ),
 )
 
 
 def _max_length(scan: Scan) -> object:
-    """Of a scan by srdd, none means that nothing was cut; of another, that nobody knows."""
-    found = scan.calibration.max_length
-    return "off" if found is None and scan.model.source != "prototype" else found
+    """None in a scan by srdd means that nothing was cut; in another, that it is unknown."""
+    length = scan.calibration.max_length
+    return "off" if length is None and scan.model.source != "prototype" else length
 
 
 def same_prompts(old: Scan, new: Scan) -> bool:
     """Whether both measured the same tokens of the same prompts in the same order.
 
-    Then replicate i of both holds the same prompts, and they can be drawn together.
+    Then replicate i of both holds the same prompts, and they can be resampled together.
     """
     first, second = old.calibration, new.calibration
     return (
@@ -67,69 +110,65 @@ def same_prompts(old: Scan, new: Scan) -> bool:
 
 
 def remarks(old: Scan, new: Scan, matched: Sequence[Matched]) -> list[Remark]:
-    """All that a reader of the comparison has to know first, the loud ones in front."""
-    found = [*_weights(old, new, matched), *_settings(old, new, matched)]
-    if any(needs_prompts([one.site]) for one in matched):
+    """All that a reader of the comparison has to know first, the warnings in front."""
+    on_prompts = any(needs_prompts([each.site]) for each in matched)
+    found = [*_weights(old, new, matched), *_settings(old, new, matched, on_prompts)]
+    if on_prompts:
         found += _prompts(old, new)
-    found += _figures(old, new, matched)
-    return sorted(found, key=lambda remark: not remark.loud)
+    found += [*_prototype(old, new), *_nonfinite(matched)]
+    return sorted(found, key=lambda remark: not remark.warning)
 
 
 def _weights(old: Scan, new: Scan, matched: Sequence[Matched]) -> Iterable[Remark]:
     first, second = old.model.fingerprint, new.model.fingerprint
-    for which, scan in (("OLD", old), ("NEW", new)):
-        if scan.model.fingerprint is None:
-            yield Remark(
-                f"{which} has no fingerprint of the weights, so nothing tells whether these are "
-                "two checkpoints",
-                loud=False,
-            )
+    for which, fingerprint in (("OLD", first), ("NEW", second)):
+        if fingerprint is None:
+            yield Remark(f"{which} has no fingerprint of the weights", warning=False)
     if first is None or second is None:
         return
     if first != second:
         yield Remark(
-            f"the weights differ: fingerprint {first[:12]} in OLD, {second[:12]} in NEW", loud=False
+            f"the weights differ: {first[:12]} in OLD, {second[:12]} in NEW", warning=False
         )
-    elif all(one.old_format == one.new_format for one in matched):
-        names = old.model.name, new.model.name
-        called = "" if names[0] == names[1] else f", though they are called {' and '.join(names)}"
+    elif all(each.old_format == each.new_format for each in matched):
+        names = {old.model.name, new.model.name}
+        called = f" under two names, {' and '.join(sorted(names))}" if len(names) > 1 else ""
         yield Remark(
-            f"OLD AND NEW HAVE THE SAME WEIGHTS (fingerprint {first[:12]}){called}: this is one "
-            "checkpoint measured twice, and no difference is one between checkpoints",
-            loud=True,
+            f"OLD and NEW have the same weights ({first[:12]}){called}: this is one checkpoint "
+            "measured twice, and no difference is one between checkpoints",
+            warning=True,
         )
     else:
-        yield Remark(f"both have the same weights (fingerprint {first[:12]})", loud=False)
+        yield Remark(f"both have the same weights ({first[:12]})", warning=False)
 
 
-def _settings(old: Scan, new: Scan, matched: Sequence[Matched]) -> Iterable[Remark]:
-    entries = _SETTINGS
-    if any(needs_prompts([one.site]) for one in matched):
-        entries += _OF_PROMPTS
-    if "stochastic" in (old.settings.rounding, new.settings.rounding):
-        entries += (("seed of stochastic rounding", lambda scan: scan.settings.seed),)
+def _settings(
+    old: Scan, new: Scan, matched: Sequence[Matched], on_prompts: bool
+) -> Iterable[Remark]:
+    formats = [name for each in matched for name in (each.old_format, each.new_format)]
     unknown: dict[str, list[str]] = {"OLD": [], "NEW": []}
-    for name, read in entries:
-        first, second = read(old), read(new)
-        if first != second and None not in (first, second):
-            yield Remark(
-                f"not the same {name}: {_told(first)} in OLD, {_told(second)} in NEW", loud=True
-            )
-        elif first != second:
-            unknown["OLD" if first is None else "NEW"].append(name)
+    for check in _SAME:
+        if check.prompts and not on_prompts:
+            continue
+        if not any(check.applies(scan, formats) for scan in (old, new)):
+            continue
+        first, second = check.read(old), check.read(new)
+        if first == second:
+            continue
+        if first is None or second is None:
+            unknown["OLD" if first is None else "NEW"].append(check.name)
+            continue
+        why = f"; {check.why}" if check.why else ""
+        yield Remark(
+            f"{check.name} differs: {_shown(first)} in OLD, {_shown(second)} in NEW{why}",
+            check.warning,
+        )
     for which, names in unknown.items():
         if names:
-            yield Remark(f"{which} does not tell its {', '.join(names)}", loud=False)
-    counts = len(old.model.layers), len(new.model.layers)
-    if counts[0] != counts[1]:
-        yield Remark(
-            f"OLD has {counted(counts[0], 'layer')} and NEW {counts[1]}: layers are held against "
-            "each other by their number, and what stands at the same number may not be the same",
-            loud=True,
-        )
+            yield Remark(f"{which} does not record: {', '.join(names)}", warning=False)
 
 
-def _told(value: object) -> str:
+def _shown(value: object) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value)) or "none"
     if isinstance(value, bool):
@@ -140,7 +179,7 @@ def _told(value: object) -> str:
 def _amount(scan: Scan) -> str:
     text = scan.calibration
     if text.prompts is None or text.tokens is None:
-        return "an unknown number"
+        return "an unknown number of prompts"
     return f"{counted(text.prompts, 'prompt')} ({counted(text.tokens, 'token')})"
 
 
@@ -149,74 +188,61 @@ def _prompts(old: Scan, new: Scan) -> Iterable[Remark]:
         count = scan.calibration.prompts
         if count is not None and 0 < count < FEW_PROMPTS:
             yield Remark(
-                f"{which} has only {counted(count, 'prompt')}: intervals are too narrow", loud=True
+                f"{which} has only {counted(count, 'prompt')}: intervals are too narrow",
+                warning=True,
             )
     first = Counter(old.calibration.prompt_fingerprints)
     second = Counter(new.calibration.prompt_fingerprints)
     if not first or not second:
-        silent = [name for name, known in (("OLD", first), ("NEW", second)) if not known]
-        which = f"{silent[0]} does not tell" if len(silent) == 1 else "neither tells"
+        silent = [which for which, known in (("OLD", first), ("NEW", second)) if not known]
         yield Remark(
-            f"{which} its prompts: differences may come from other prompts, and intervals, if any, "
-            "take the two as independent",
-            loud=True,
+            f"the prompts of {' and '.join(silent)} are unknown: differences may come from other "
+            "prompts, and intervals treat the two scans as independent",
+            warning=True,
         )
     elif same_prompts(old, new):
         yield Remark(
-            f"the same prompts in both, so intervals are paired: {_amount(new)}", loud=False
+            f"the same prompts in both, intervals are paired: {_amount(new)}", warning=False
         )
     elif first == second:
         yield Remark(
-            "the same prompts, but in another order or without their first tokens: intervals take "
-            "the two as independent and are wider than they need be",
-            loud=True,
+            "the same prompts, but in another order or without their first tokens: intervals treat "
+            "the two scans as independent and are wider than they need be",
+            warning=True,
         )
     else:
-        shared = sum((first & second).values())
         yield Remark(
-            f"not the same prompts: {_amount(old)} in OLD, {_amount(new)} in NEW, {shared:,} in "
-            "both; differences hold what the prompts do, too, and intervals take the two as "
-            "independent",
-            loud=True,
+            f"the prompts differ: {_amount(old)} in OLD, {_amount(new)} in NEW, "
+            f"{sum((first & second).values()):,} in both; differences include the effect of the "
+            "prompts, and intervals treat the two scans as independent",
+            warning=True,
         )
 
 
-def _figures(old: Scan, new: Scan, matched: Sequence[Matched]) -> Iterable[Remark]:
-    made = [scan.model.source == "prototype" for scan in (old, new)]
-    if any(made):
-        whose = "both were" if all(made) else "OLD was" if made[0] else "NEW was"
+def _prototype(old: Scan, new: Scan) -> Iterable[Remark]:
+    made = [w for w, s in (("OLD", old), ("NEW", new)) if s.model.source == "prototype"]
+    if made:
+        mixed = "" if len(made) == 2 else ", and its figures are means over prompts, not pooled"
         yield Remark(
-            f"{whose} made by the prototype: no sums, so no intervals and no figure of all layers "
-            "together"
-            + ("" if all(made) else "; and its figures are means over prompts, the other's pooled"),
-            loud=True,
+            f"{' and '.join(made)} made by the prototype: no sums, so no intervals and no figure "
+            f"of all layers together{mixed}",
+            warning=True,
         )
-    for which, number in (("OLD", 0), ("NEW", 1)):
-        layers = [
+
+
+def _nonfinite(matched: Sequence[Matched]) -> Iterable[Remark]:
+    for which in ("OLD", "NEW"):
+        layers = {
             pair.layer
-            for one in matched
-            for pair in one.layers
-            if any(r.sums and r.sums.nonfinite for r in (pair.old, pair.new)[number])
-        ]
+            for each in matched
+            for pair in each.pairs
+            for record in [pair.old if which == "OLD" else pair.new]
+            if record.sums and record.sums.nonfinite
+        }
         if layers:
-            named = ", ".join(str(layer) for layer in sorted(set(layers))[:8])
+            names = ", ".join(map(str, sorted(layers)[:8]))
             yield Remark(
-                f"{which} HAS NaN OR INFINITE VALUES, which no figure counts, in "
-                f"{counted(len(set(layers)), 'layer')}: {named}",
-                loud=True,
+                f"{which} has NaN or infinite values, which no figure counts, in "
+                f"{counted(len(layers), 'layer')}: {names}",
+                warning=True,
             )
-    sizes = old.run.batch_size, new.run.batch_size
-    whole = any(f.endswith(":tensor") for one in matched for f in (one.old_format, one.new_format))
-    if whole and sizes[0] != sizes[1] and any(needs_prompts([one.site]) for one in matched):
-        yield Remark(
-            f"a scale over the whole tensor depends on the batch: --batch-size {sizes[0]} in OLD, "
-            f"{sizes[1]} in NEW",
-            loud=True,
-        )
-    kernels = (old.run.device, old.run.kernel), (new.run.device, new.run.kernel)
-    if kernels[0] != kernels[1] and None not in (*kernels[0], *kernels[1]):
-        yield Remark(
-            f"measured on {' with '.join(map(str, kernels[0]))} and on "
-            f"{' with '.join(map(str, kernels[1]))}: last digits may differ",
-            loud=False,
-        )

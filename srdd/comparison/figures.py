@@ -1,4 +1,4 @@
-"""The figures of one scan's layers, each layer's tensors taken together, with their replicates."""
+"""The figures of one scan's rows (layers, kinds or tensors), each row's records taken together."""
 
 from __future__ import annotations
 
@@ -18,60 +18,57 @@ from srdd.numerics.sums import new as no_sums
 
 @dataclass(frozen=True)
 class Figures:
-    """Metrics of several layers, and of all of them together as the last entry.
+    """Metrics of several rows, and of all of them together as the last entry.
 
     Attributes:
-        values: for each metric (layers + 1,), NaN where undefined.
-        reproduced: (layers + 1,) whether quantization changed nothing there.
-        replicates: (REPLICATES, layers + 1, fields); None where a layer holds no sums.
+        values: for each metric (rows + 1,), NaN where undefined.
+        exact: (rows + 1,) whether quantization changed nothing there.
+        replicates: (REPLICATES, rows + 1, fields); None where a record holds no sums.
     """
 
     values: dict[str, NDArray[np.float64]]
-    reproduced: NDArray[np.bool_]
+    exact: NDArray[np.bool_]
     replicates: Sums | None
 
-    def value(self, metric: str, place: int) -> float | None:
+    def value(self, metric: str, row: int) -> float | None:
         """One figure; None where undefined."""
-        found = float(self.values[metric][place])
-        return None if np.isnan(found) else found
+        value = float(self.values[metric][row])
+        return None if np.isnan(value) else value
 
 
-def figures_of(layers: Sequence[Sequence[Record]]) -> Figures:
-    """The figures of layers, from the sums of their tensors; from their metrics without sums.
+def figures_of(rows: Sequence[Sequence[Record]]) -> Figures:
+    """The figures of rows, from the sums of their records; from their metrics without sums.
 
-    Without sums nothing can be added: a layer of several tensors, and all layers together, are
+    Without sums nothing can be added: a row of several records, and all rows together, are
     undefined. So is a metric that has no meaning at the site.
 
     Arguments:
-        layers: the records of each layer, at least one, all of one site.
+        rows: the records of each row, at least one, all of one site.
     """
-    if any(record.replicates is None for records in layers for record in records):
-        return _from_metrics(layers)
-    replicates = no_sums(REPLICATES, len(layers) + 1)
-    for place, records in enumerate(layers):
+    if any(record.replicates is None for records in rows for record in records):
+        return _from_metrics(rows)
+    replicates = no_sums(REPLICATES, len(rows) + 1)
+    for row, records in enumerate(rows):
         for record in records:
             stored = from_lists(vars(record.replicates))
-            replicates[: len(stored), place] += stored
+            replicates[: len(stored), row] += stored
     replicates[:, -1] = replicates[:, :-1].sum(axis=1)
     sums = replicates.sum(axis=0)
-    reproduced = (field(sums, "x2") > 0) & (field(sums, "e2") == 0)
-    meaningless = UNDEFINED.get(layers[0][0].site, {})
+    meaningless = UNDEFINED.get(rows[0][0].site, {})
     values = {
-        metric: np.full(len(found), np.nan) if metric in meaningless else found
-        for metric, found in derive(sums).items()
+        metric: np.full(len(of_rows), np.nan) if metric in meaningless else of_rows
+        for metric, of_rows in derive(sums).items()
     }
-    return Figures(values, reproduced, replicates)
+    return Figures(values, (field(sums, "x2") > 0) & (field(sums, "e2") == 0), replicates)
 
 
-def _from_metrics(layers: Sequence[Sequence[Record]]) -> Figures:
-    values = {metric: np.full(len(layers) + 1, np.nan) for metric in METRICS}
-    reproduced = np.zeros(len(layers) + 1, dtype=bool)
-    for place, records in enumerate(layers):
-        if len(records) > 1:
-            continue
-        (record,) = records
-        for metric in METRICS:
-            found = getattr(record.metrics, metric)
-            values[metric][place] = np.nan if found is None else found
-        reproduced[place] = record.undefined.get("sqnr_db") == REPRODUCED
-    return Figures(values, reproduced, None)
+def _from_metrics(rows: Sequence[Sequence[Record]]) -> Figures:
+    values = {metric: np.full(len(rows) + 1, np.nan) for metric in METRICS}
+    exact = np.zeros(len(rows) + 1, dtype=bool)
+    for row, records in enumerate(rows):
+        if len(records) == 1:
+            for metric in METRICS:
+                value = getattr(records[0].metrics, metric)
+                values[metric][row] = np.nan if value is None else value
+            exact[row] = records[0].undefined.get("sqnr_db") == REPRODUCED
+    return Figures(values, exact, None)

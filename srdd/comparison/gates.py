@@ -1,13 +1,17 @@
-"""Gates: limits on a comparison, written as `sqnr_db < -0.5`.
+"""Gates: limits on a comparison, written as `sqnr_db < -0.5`, and where they are breached.
 
     gate    = [scope] [which "."] metric sign number [unit]
-    scope   = "layer" | "overall"     each layer (default), or all together
+    scope   = "layer" | "overall"     each row (default), or all of them together
     which   = "difference" | "new"    NEW - OLD (default), or NEW's figure
     sign    = "<" | "<=" | ">" | ">="
-    unit    = "dB" of sqnr_db, "%" of the others, which are fractions
+    unit    = "dB" of decibels, "%" of fractions
 
 `overall new.sqnr_db < 15 dB` and `relative_error > 2%` are gates. A gate says what is wrong: it is
-breached where it is true.
+breached where it is true. A row is a layer, or a kind or tensor in a comparison by these.
+
+Only what is significant counts, unless told otherwise: a difference where its verdict says so, a
+figure of NEW where all of its 95 % interval is beyond the limit. A gate with nothing to judge is an
+error and never passes: a gate that cannot fail protects nobody.
 """
 
 from __future__ import annotations
@@ -15,11 +19,14 @@ from __future__ import annotations
 import math
 import operator
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal, NoReturn
+from typing import Literal
 
-from srdd.errors import UsageError, unknown_name
+from srdd.comparison.compare import Comparison, Group
+from srdd.comparison.differences import BETTER, UNDEFINED, UNSEEN, WORSE, Difference
+from srdd.comparison.pairing import Place
+from srdd.errors import InputError, UsageError, counted, unknown_name
 from srdd.numerics.metrics import METRICS
 
 SIGNS: dict[str, Callable[[float, float], bool]] = {
@@ -28,34 +35,17 @@ SIGNS: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
-SCOPES = ("layer", "overall")
-WHICH = ("difference", "new")
 
-EXAMPLES = "'sqnr_db < -0.5', 'overall relative_error > 2%' or 'new.sqnr_db < 15'"
-
-_TOKEN = re.compile(
-    r"""\s*(?:
-        (?P<number>[-+−]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)
-      | (?P<word>[^\W\d]\w*)
-      | (?P<sign>[<>=!]+)
-      | (?P<other>\S)
-    )""",
-    re.VERBOSE,
+HINT = (
+    "write a gate as 'sqnr_db < -0.5', 'overall relative_error > 2%' or 'new.sqnr_db < 15'; repeat "
+    "--fail-on for several"
 )
 
-
-class GateError(UsageError):
-    """A gate that cannot be read.
-
-    Attributes:
-        text: the gate as it was given.
-        place: index of the character at which it stops making sense.
-    """
-
-    def __init__(self, message: str, hint: str, text: str, place: int) -> None:
-        super().__init__(f"{message}, at character {place + 1} of the gate {text!r}", hint)
-        self.text = text
-        self.place = place
+_GATE = re.compile(
+    r"\s*(?:(?P<scope>layer|overall)\s+)?(?:(?P<which>difference|new)\s*\.\s*)?(?P<metric>\w+)"
+    r"\s*(?P<sign><=?|>=?)\s*(?P<number>[-+−]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)"
+    r"\s*(?P<unit>%|[dD][bB])?\s*"
+)
 
 
 @dataclass(frozen=True)
@@ -64,7 +54,7 @@ class Gate:
 
     Attributes:
         text: as it was given.
-        scope: whether it looks at each layer or at all together.
+        scope: whether it looks at each row or at all together.
         which: whether it looks at NEW - OLD or at NEW.
         metric: of srdd.numerics.metrics.METRICS.
         sign: of SIGNS.
@@ -83,126 +73,165 @@ class Gate:
         return SIGNS[self.sign](value, self.limit)
 
     @property
-    def doubt(self) -> str | None:
-        """What is odd about the gate: it fails where NEW is not worse."""
-        lower = self.sign.startswith("<")
+    def warning(self) -> str | None:
+        """What is odd about the gate, if anything: it is breached where NEW is not worse."""
         higher_is_better = METRICS[self.metric].higher_is_better
-        good = "higher" if higher_is_better else "lower"
+        if higher_is_better is None:
+            return None
+        good = f"of {self.metric}, {'higher' if higher_is_better else 'lower'} is better"
+        lower = self.sign.startswith("<")
         if lower != higher_is_better:
-            return (
-                f"the gate {self.text!r} is breached where NEW is good: "
-                f"of {self.metric}, {good} is better"
-            )
+            return f"the gate {self.text!r} is breached where NEW is good: {good}"
         # `< 0.5` of a difference also holds where nothing changed.
         beyond_nothing = self.limit > 0 if lower else self.limit < 0
         if self.which == "difference" and beyond_nothing:
             return (
-                f"the gate {self.text!r} is breached where NEW is somewhat better, too: "
-                f"of {self.metric}, {good} is better, and a difference is NEW - OLD"
+                f"the gate {self.text!r} is breached where NEW is somewhat better, too: {good}, "
+                "and a difference is NEW - OLD"
             )
         return None
-
-
-@dataclass(frozen=True)
-class _Token:
-    kind: str
-    text: str
-    place: int
-
-
-class _Reader:
-    """The words of a gate, one after the other."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self._tokens = [
-            _Token(
-                str(found.lastgroup), found[str(found.lastgroup)], found.start(found.lastgroup or 0)
-            )
-            for found in _TOKEN.finditer(text)
-        ]
-        self._next = 0
-
-    def peek(self) -> _Token:
-        if self._next < len(self._tokens):
-            return self._tokens[self._next]
-        return _Token("end", "", len(self.text))
-
-    def take(self) -> _Token:
-        found = self.peek()
-        self._next += 1
-        return found
-
-    def fail(self, expected: str, token: _Token) -> NoReturn:
-        what = f"found {token.text!r}" if token.text else "it ends"
-        raise GateError(
-            f"expected {expected}, but {what}",
-            f"write a gate as {EXAMPLES}",
-            self.text,
-            token.place,
-        )
 
 
 def parse_gate(text: str) -> Gate:
     """A gate from its text; see the module for the grammar.
 
     Raises:
-        GateError: it does not follow the grammar, or names no metric.
+        UsageError: it does not follow the grammar, names no metric, has the wrong unit, or a limit
+            that the metric cannot reach.
     """
-    reader = _Reader(text)
-    scope: Literal["layer", "overall"] = "layer"
-    which: Literal["difference", "new"] = "difference"
-    token = reader.take()
-    if token.text in SCOPES:
-        scope = "overall" if token.text == "overall" else "layer"
-        token = reader.take()
-    if reader.peek().text == ".":
-        if token.text not in WHICH:
-            reader.fail("'new.' or 'difference.'", token)
-        which = "new" if token.text == "new" else "difference"
-        reader.take()
-        token = reader.take()
-    if token.kind != "word":
-        reader.fail("the name of a metric", token)
-    if token.text not in METRICS:
-        unknown = unknown_name("metric", token.text, METRICS)
-        raise GateError(unknown.message, unknown.hint, text, token.place)
-    metric = token.text
-    sign = reader.take()
-    if sign.text not in SIGNS:
-        reader.fail("one of <, <=, > and >=", sign)
-    number = reader.take()
-    if number.kind != "number":
-        reader.fail("a number", number)
-    limit = float(number.text.replace("−", "-"))
-    if not math.isfinite(limit):
-        reader.fail("a smaller number", number)
-    unit = _unit(reader, metric)
-    limit /= unit
-    if metric != "sqnr_db" and abs(limit) > 1:
-        meant = f"{number.text}%" if unit == 1 else "a share of at most 100%"
-        raise GateError(
-            f"{metric} is a fraction, and {100 * limit:g} % is never reached",
-            f"write {meant}",
-            text,
-            number.place,
+    match = _GATE.fullmatch(text)
+    if match is None:
+        raise UsageError(f"not a gate: {text!r}", HINT)
+    name = match["metric"]
+    if name not in METRICS:
+        raise unknown_name("metric", name, METRICS)
+    metric = METRICS[name]
+    unit = (match["unit"] or "").lower()
+    if unit and unit != metric.unit.lower():
+        raise UsageError(
+            f"the gate {text!r} has the unit {match['unit']}", f"{name} is in {metric.unit}"
         )
-    end = reader.take()
-    if end.kind != "end":
-        reader.fail("the end of the gate (repeat --fail-on for several)", end)
-    return Gate(text.strip(), scope, which, metric, sign.text, limit)
+    limit = float(match["number"].replace("−", "-")) / (100 if unit == "%" else 1)
+    if not math.isfinite(limit):
+        raise UsageError(f"the limit of the gate {text!r} is too large", HINT)
+    if metric.largest is not None and abs(limit) > metric.largest:
+        raise UsageError(
+            f"{name} is at most {metric.shown(metric.largest, digits=0)} {metric.unit}, and the "
+            f"gate {text!r} asks for {metric.shown(limit, digits=0)} {metric.unit}",
+            f"write {match['number']}% for per cent" if not unit else "lower the limit",
+        )
+    return Gate(
+        text.strip(),
+        "overall" if match["scope"] == "overall" else "layer",
+        "new" if match["which"] == "new" else "difference",
+        name,
+        match["sign"],
+        limit,
+    )
 
 
-def _unit(reader: _Reader, metric: str) -> float:
-    """What the number after the sign has to be divided by."""
-    token = reader.peek()
-    if token.text == "%":
-        if metric == "sqnr_db":
-            reader.fail("dB, or nothing", token)
-        reader.take()
-        return 100.0
-    if token.text.lower() == "db":
-        if metric != "sqnr_db":
-            reader.fail("%, or nothing for a fraction", token)
-        reader.take()
-    return 1.0
+@dataclass(frozen=True)
+class Breach:
+    """A row, or all rows of a group together, beyond a limit.
+
+    Attributes:
+        value: the difference or figure; None where an exact reconstruction is lost.
+    """
+
+    group: Group
+    place: Place
+    value: float | None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The result of a gate.
+
+    Attributes:
+        breaches: where it is breached, significantly unless told otherwise.
+        unsure: how many more are beyond the limit without being significant.
+        looked_at: how many figures could be judged.
+        unknown: how many could not: undefined, or without an interval.
+    """
+
+    gate: Gate
+    breaches: tuple[Breach, ...]
+    unsure: int
+    looked_at: int
+    unknown: int
+
+    @property
+    def passed(self) -> bool:
+        """Whether the gate is not breached anywhere."""
+        return not self.breaches
+
+
+def judge(comparison: Comparison, gate: Gate, *, count_unsure: bool = False) -> Outcome:
+    """Apply a gate to a comparison.
+
+    Arguments:
+        count_unsure: whether what is beyond the limit counts although it may be chance.
+
+    Raises:
+        InputError: there is nothing that could breach it.
+    """
+    breaches: list[Breach] = []
+    unsure = looked_at = unknown = 0
+    for group, place, each in _figures(comparison, gate):
+        value, significant = _new(each, gate) if gate.which == "new" else _difference(each)
+        if value is None or (significant is None and not count_unsure):
+            unknown += 1
+            continue
+        looked_at += 1
+        if gate.beyond(value):
+            if count_unsure or significant:
+                breaches.append(Breach(group, place, None if math.isinf(value) else value))
+            else:
+                unsure += 1
+    if not looked_at:
+        raise _nothing_to_judge(gate, unknown, count_unsure)
+    return Outcome(gate, tuple(breaches), unsure, looked_at, unknown)
+
+
+def _figures(comparison: Comparison, gate: Gate) -> Iterator[tuple[Group, Place, Difference]]:
+    for group in comparison.groups:
+        if gate.scope == "layer":
+            for row in group.rows:
+                yield group, row.place, row.differences[gate.metric]
+        elif group.overall is not None:
+            yield group, Place(None, None), group.overall[gate.metric]
+
+
+def _difference(each: Difference) -> tuple[float | None, bool | None]:
+    """The difference, infinite where one scan is exact; and whether it is significant, if known."""
+    if each.difference is None:
+        value = {BETTER: math.inf, WORSE: -math.inf, UNSEEN: 0.0}.get(each.verdict)
+        return value, None if each.verdict == UNDEFINED else each.significant
+    known = each.exact or each.interval is not None
+    return each.difference, each.significant if known else None
+
+
+def _new(each: Difference, gate: Gate) -> tuple[float | None, bool | None]:
+    """NEW's figure, infinite where it is exact; and whether all its interval is beyond the gate."""
+    if each.new is None:
+        return (math.inf, True) if each.verdict in (BETTER, UNSEEN) else (None, None)
+    if each.exact:
+        return each.new, True
+    if each.new_interval is None:
+        return each.new, None
+    return each.new, all(map(gate.beyond, each.new_interval))
+
+
+def _nothing_to_judge(gate: Gate, unknown: int, count_unsure: bool) -> InputError:
+    if unknown and not count_unsure:
+        return InputError(
+            f"the gate {gate.text!r} has nothing to judge: {counted(unknown, 'figure')} without an "
+            "interval, or undefined",
+            "add --count-unsure to judge figures without intervals, scan with more prompts, or "
+            "gate a metric that the scans have",
+        )
+    what = "no figure of all layers together" if gate.scope == "overall" else "all are undefined"
+    return InputError(
+        f"the gate {gate.text!r} has nothing to judge: {what}",
+        "use scans that hold sums and this metric, or drop the gate",
+    )

@@ -12,18 +12,42 @@ from dataclasses import dataclass
 
 from srdd.documents.scan import Record, Scan
 from srdd.errors import InputError, UsageError, counted, unknown_name
+from srdd.model.kinds import ORDER, kinds_of
 
-Place = tuple[str, str | None]
-"""A site, and at site `linear` which operands are quantized."""
+VIEWS = ("layer", "kind", "tensor")
+"""What a row of a comparison can stand for; the first is the default."""
+
+MOST_NAMED = 6
 
 
 @dataclass(frozen=True)
-class LayerPair:
-    """The records of one layer that both scans hold, in the same order of tensors."""
+class Place:
+    """What a figure belongs to.
+
+    Attributes:
+        layer: its index; None for a kind of tensor, and for everything together.
+        tensor: the name of a tensor within its layer, or a kind such as `q,k,v`; None for a whole
+            layer, and for everything together.
+    """
+
+    layer: int | None
+    tensor: str | None
+
+    @property
+    def label(self) -> str:
+        """It in words, such as `5`, `down` or `5 mlp.down_proj`; untrusted text."""
+        parts = [str(part) for part in (self.layer, self.tensor) if part not in (None, "")]
+        return " ".join(parts) or "all together"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A tensor's record in OLD and in NEW; `tensor` is its name within the layer."""
 
     layer: int
-    old: tuple[Record, ...]
-    new: tuple[Record, ...]
+    tensor: str
+    old: Record
+    new: Record
 
 
 @dataclass(frozen=True)
@@ -34,84 +58,94 @@ class Matched:
         site: what was measured.
         operands: at site `linear`, which operands are quantized.
         old_format, new_format: format and scale rule in each, such as `mxfp4:floor`.
-        layers: at least one, in order.
+        pairs: at least one, by layer and in OLD's order of tensors.
     """
 
     site: str
     operands: str | None
     old_format: str
     new_format: str
-    layers: tuple[LayerPair, ...]
+    pairs: tuple[Pair, ...]
 
-    @property
-    def place(self) -> str:
-        """The site, with the operands where there are several ways."""
-        return self.site if self.operands is None else f"{self.site} ({self.operands})"
+    def rows(self, by: str) -> dict[Place, list[Pair]]:
+        """The pairs by layer, kind or tensor, in the order in which a model uses them."""
+        grouped: dict[Place, list[Pair]] = {}
+        for pair in self.pairs:
+            grouped.setdefault(_place_of(pair, by), []).append(pair)
+        if by != "kind":
+            return grouped
+        return dict(sorted(grouped.items(), key=lambda entry: _order_of(entry[0].tensor or "")))
+
+
+def _place_of(pair: Pair, by: str) -> Place:
+    if by == "layer" or (by == "tensor" and not pair.tensor):
+        return Place(pair.layer, None)
+    if by == "tensor":
+        return Place(pair.layer, pair.tensor)
+    tensors = [pair.new.tensor, *pair.new.shared_with]
+    return Place(None, kinds_of(tensors) if pair.tensor else pair.new.site)
+
+
+def _order_of(kinds: str) -> int:
+    first = kinds.partition(",")[0]
+    return ORDER.index(first) if first in ORDER else len(ORDER)
 
 
 def _spec(record: Record) -> str:
     return f"{record.format}:{record.scale_rule}"
 
 
-def _place(record: Record) -> Place:
-    return record.site, record.operands
-
-
 def _formats(scan: Scan) -> list[str]:
     return list(dict.fromkeys(map(_spec, scan.records)))
 
 
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(names) or "nothing"
+def _named(name: str, formats: Sequence[str], which: str) -> str:
+    """The one of `formats` that `name` means."""
+    fitting = [spec for spec in formats if name in (spec, spec.partition(":")[0])]
+    if not fitting:
+        raise unknown_name(f"format of {which}", name, formats)
+    if len(fitting) > 1:
+        raise UsageError(f"{which} has several {name}", f"name one of: {', '.join(fitting)}")
+    return fitting[0]
 
 
-def _named(name: str, held: Sequence[str], which: str) -> str:
-    """The one format among `held` that `name` means."""
-    fitting = [spec for spec in held if name in (spec, spec.partition(":")[0])]
-    if len(fitting) == 1:
-        return fitting[0]
-    if fitting:
-        raise UsageError(f"{which} holds several {name}", f"name one of: {', '.join(fitting)}")
-    raise unknown_name(f"format of {which}", name, held)
+def _partner(spec: str | None, formats: Sequence[str], which: str) -> str:
+    """The format to compare with `spec` in the scan whose format is not named."""
+    if spec in formats:
+        return str(spec)
+    if len(formats) == 1:
+        return formats[0]
+    raise UsageError(
+        f"{which} has no {spec}, but {', '.join(formats)}",
+        f"name one of these with --{which.lower()}-format",
+    )
 
 
 def pair_formats(
     old: Scan, new: Scan, old_format: str | None, new_format: str | None
 ) -> list[tuple[str, str]]:
-    """Which format of OLD is held against which of NEW.
+    """Which format of OLD is compared with which of NEW.
 
-    Those that are named; else each format that both hold against itself; else, where each holds
-    only one, these two.
+    Those that are named; else each format that both have with itself; else, where each has only
+    one, these two.
 
     Raises:
-        UsageError: a name fits none or several, or nothing says which belong together.
+        UsageError: a name fits none or several, or it is not clear which belong together.
     """
-    held = _formats(old), _formats(new)
-    shared = [spec for spec in held[1] if spec in held[0]]
+    ours, theirs = _formats(old), _formats(new)
     if old_format is None and new_format is None:
+        shared = [(spec, spec) for spec in theirs if spec in ours]
         if shared:
-            return [(spec, spec) for spec in shared]
-        if len(held[0]) == len(held[1]) == 1:
-            return [(held[0][0], held[1][0])]
+            return shared
+        if len(ours) == len(theirs) == 1:
+            return [(ours[0], theirs[0])]
         raise UsageError(
-            f"no format is in both: OLD holds {_listed(held[0])}, NEW holds {_listed(held[1])}",
+            f"no format is in both: OLD has {', '.join(ours)}, NEW has {', '.join(theirs)}",
             "name one of each with --old-format and --new-format",
         )
-    first = None if old_format is None else _named(old_format, held[0], "OLD")
-    second = None if new_format is None else _named(new_format, held[1], "NEW")
-    return [(first or _partner(second, held[0], "OLD"), second or _partner(first, held[1], "NEW"))]
-
-
-def _partner(spec: str | None, held: Sequence[str], which: str) -> str:
-    """The format to hold against a named one where the other scan's is not named."""
-    if spec in held:
-        return str(spec)
-    if len(held) == 1:
-        return held[0]
-    raise UsageError(
-        f"{which} does not hold {spec}, but {_listed(held)}",
-        f"name one of these with --{which.lower()}-format",
-    )
+    first = None if old_format is None else _named(old_format, ours, "OLD")
+    second = None if new_format is None else _named(new_format, theirs, "NEW")
+    return [(first or _partner(second, ours, "OLD"), second or _partner(first, theirs, "NEW"))]
 
 
 def match(
@@ -125,8 +159,7 @@ def match(
     """What can be compared, and in words what cannot.
 
     Arguments:
-        old, new: the two scans.
-        sites: only these; all that both hold for none.
+        sites: only these; all that both have for none.
         old_format, new_format: see `pair_formats`.
 
     Raises:
@@ -135,92 +168,87 @@ def match(
     """
     for which, scan in (("OLD", old), ("NEW", new)):
         if not scan.records:
-            raise InputError(
-                f"{which} holds no figures, so there is nothing to compare", "scan the model again"
-            )
+            raise InputError(f"{which} has no records to compare", "scan the model again")
+        known = list(dict.fromkeys(record.site for record in scan.records))
         for site in sites:
-            held = list(dict.fromkeys(record.site for record in scan.records))
-            if site not in held:
-                raise unknown_name(f"site of {which}", site, held)
+            if site not in known:
+                raise unknown_name(f"site of {which}", site, known)
     formats = pair_formats(old, new, old_format, new_format)
-    places = _places(old, sites), _places(new, sites)
-    left_out = _alone("site", [site for site, _ in places[0]], [site for site, _ in places[1]])
+    first, second = _index(old, sites), _index(new, sites)
+    places = [list(dict.fromkeys(key[:2] for key in index)) for index in (first, second)]
+    left_out = _alone("site", *([site for site, _ in each] for each in places))
     if old_format is None and new_format is None and formats[0][0] == formats[0][1]:
         left_out += _alone("format", _formats(old), _formats(new))
-    found: list[Matched] = []
-    for place in [place for place in places[1] if place in places[0]]:
+    matched: list[Matched] = []
+    for site, operands in [place for place in places[1] if place in places[0]]:
         for specs in formats:
-            layers = _layers(old, new, place, specs, left_out)
-            if layers:
-                found.append(Matched(place[0], place[1], specs[0], specs[1], tuple(layers)))
-    if not found:
+            ours, theirs = (
+                index.get((site, operands, spec), {})
+                for index, spec in zip((first, second), specs, strict=True)
+            )
+            pairs = [Pair(*key, ours[key], theirs[key]) for key in ours if key in theirs]
+            left_out += _unpaired(site, ours, theirs)
+            if pairs:
+                pairs.sort(key=lambda pair: pair.layer)
+                matched.append(Matched(site, operands, *specs, tuple(pairs)))
+    if not matched:
         raise InputError(
-            f"nothing is left to compare: OLD holds {_held(old)}; NEW holds {_held(new)}",
+            f"nothing is left to compare: OLD has {_contents(old)}; NEW has {_contents(new)}",
             "compare scans of the same sites and tensors",
         )
-    return found, list(dict.fromkeys(left_out))
+    return matched, list(dict.fromkeys(left_out))
 
 
-def _alone(noun: str, first: Sequence[str], second: Sequence[str]) -> list[str]:
-    """What only one of the two holds, in a sentence for each."""
-    found = []
-    for which, names, others in (("OLD", first, second), ("NEW", second, first)):
-        lone = [name for name in dict.fromkeys(names) if name not in others]
-        if lone:
-            found.append(f"only {which} holds {counted(len(lone), noun)}: {_few(lone)}")
-    return found
+_Key = tuple[int, str]
+"""Layer and the tensor's name within it."""
 
 
-def _held(scan: Scan) -> str:
-    kinds = dict.fromkeys(f"{record.site} in {_spec(record)}" for record in scan.records)
-    return _few(list(kinds))
-
-
-def _places(scan: Scan, sites: Sequence[str]) -> list[Place]:
-    kept = [record for record in scan.records if not sites or record.site in sites]
-    return list(dict.fromkeys(map(_place, kept)))
-
-
-def _by_layer(scan: Scan, place: Place, spec: str) -> dict[int, dict[str, Record]]:
-    found: dict[int, dict[str, Record]] = {}
+def _index(
+    scan: Scan, sites: Sequence[str]
+) -> dict[tuple[str, str | None, str], dict[_Key, Record]]:
+    """Records by site, operands and format, and there by layer and tensor."""
+    index: dict[tuple[str, str | None, str], dict[_Key, Record]] = {}
     for record in scan.records:
-        if (_place(record), _spec(record)) == (place, spec):
-            prefix = scan.model.layers[record.layer].name
-            name = record.tensor.removeprefix(f"{prefix}.") if prefix else record.tensor
-            # A layer has one output, and its name is that of the layer.
-            found.setdefault(record.layer, {})["" if record.site == "output" else name] = record
-    return found
+        if sites and record.site not in sites:
+            continue
+        prefix = scan.model.layers[record.layer].name
+        name = record.tensor.removeprefix(f"{prefix}.") if prefix else record.tensor
+        key = (record.layer, "" if record.site == "output" else name)
+        index.setdefault((record.site, record.operands, _spec(record)), {})[key] = record
+    return index
 
 
-def _layers(
-    old: Scan, new: Scan, place: Place, specs: tuple[str, str], left_out: list[str]
-) -> list[LayerPair]:
-    first, second = _by_layer(old, place, specs[0]), _by_layer(new, place, specs[1])
-    pairs = []
-    lone_tensors: list[str] = []
-    for layer in sorted(first.keys() & second.keys()):
-        shared = [name for name in first[layer] if name in second[layer]]
-        lone_tensors += [
-            f"{layer}: {n}" for n in (*first[layer], *second[layer]) if n not in shared
-        ]
-        if shared:
-            one, other = first[layer], second[layer]
-            pairs.append(
-                LayerPair(layer, tuple(one[n] for n in shared), tuple(other[n] for n in shared))
-            )
-    for which, own, others in (("OLD", first, second), ("NEW", second, first)):
-        lone = [str(layer) for layer in sorted(own.keys() - others.keys())]
-        if lone:
-            many = counted(len(lone), "layer")
-            left_out.append(f"only {which} holds {many} of {place[0]}: {_few(lone)}")
-    if lone_tensors:
-        count = counted(len(lone_tensors), "tensor")
-        left_out.append(
-            f"{count} of {place[0]} in one of them only, by layer: {_few(lone_tensors)}"
-        )
-    return pairs
+def _alone(noun: str, old: Iterable[str], new: Iterable[str]) -> list[str]:
+    """A sentence on what only OLD has, and one on what only NEW has."""
+    ours, theirs = dict.fromkeys(old), dict.fromkeys(new)
+    sentences = []
+    for which, names, others in (("OLD", ours, theirs), ("NEW", theirs, ours)):
+        alone = [name for name in names if name not in others]
+        if alone:
+            sentences.append(f"only {which} has {counted(len(alone), noun)}: {_few(alone)}")
+    return sentences
 
 
-def _few(names: Sequence[str], most: int = 6) -> str:
-    more = f" and {len(names) - most:,} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+def _unpaired(site: str, old: dict[_Key, Record], new: dict[_Key, Record]) -> Iterable[str]:
+    """Layers that only one scan has, and tensors of layers that both have."""
+    layers = [sorted({layer for layer, _ in records}) for records in (old, new)]
+    shared = set(layers[0]) & set(layers[1])
+    yield from (
+        _alone(f"layer at site {site}", *(map(str, each) for each in layers)) if shared else ()
+    )
+    alone = [
+        f"{layer} {tensor}"
+        for layer, tensor in [*old, *new]
+        if layer in shared and not ((layer, tensor) in old and (layer, tensor) in new)
+    ]
+    if alone:
+        yield f"{counted(len(alone), 'tensor')} at site {site} in one scan only: {_few(alone)}"
+
+
+def _contents(scan: Scan) -> str:
+    return _few(list(dict.fromkeys(f"{r.site} in {_spec(r)}" for r in scan.records)))
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MOST_NAMED:,} more" if len(names) > MOST_NAMED else ""
+    return ", ".join(names[:MOST_NAMED]) + more

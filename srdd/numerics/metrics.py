@@ -58,10 +58,12 @@ class Metric:
         unit: as a person reads it: dB or %. A document holds fractions.
         scale: factor from a document's figure to `unit`.
         digits: decimals that are shown.
-        higher_is_better: which direction is good.
+        higher_is_better: which direction is good; None for a metric that says where an error comes
+            from and not how large it is, so that a change of it is neither better nor worse.
         compute: sums (..., fields) -> values (...), NaN where undefined.
         priority: 0 has a column in every table; the higher, the earlier a narrow one drops it.
         threshold: where the method's guide flags a layer, in a document's unit; None for none.
+        largest: the largest value it can have, 1 for a share; None where there is no bound.
         summary, formula, range, reading, pitfalls, source: what `srdd explain` says.
     """
 
@@ -71,10 +73,11 @@ class Metric:
     unit: str
     scale: float
     digits: int
-    higher_is_better: bool
+    higher_is_better: bool | None
     compute: Callable[[Sums], NDArray[np.float64]]
     priority: int
     threshold: float | None
+    largest: float | None
     summary: str
     formula: str
     range: str
@@ -84,7 +87,10 @@ class Metric:
 
     @property
     def sign(self) -> float:
-        """1 where lower is worse, else -1: sorting by sign * value puts the worst first."""
+        """1 where lower is worse, else -1: sorting by sign * value puts the worst first.
+
+        A metric without a good direction is sorted from the largest value down.
+        """
         return 1.0 if self.higher_is_better else -1.0
 
     def breached(self, value: float | None, limit: float) -> bool:
@@ -113,6 +119,7 @@ METRICS: dict[str, Metric] = {
             compute=_sqnr_db,
             priority=2,
             threshold=20.0,
+            largest=None,
             summary="Signal-to-quantization-noise ratio of all values together.",
             formula="10 log10(sum x^2 / sum e^2), with e = y - x for the dequantized value y",
             range="any number; higher is better. Undefined where every value is zero, or where "
@@ -137,6 +144,7 @@ METRICS: dict[str, Metric] = {
             compute=_quotient("flushed", "elements"),
             priority=4,
             threshold=0.05,
+            largest=1.0,
             summary="Share of all values that were not zero and became zero.",
             formula="count(x != 0 and y == 0) / count(all finite x)",
             range="0 to 1; lower is better. Undefined where no finite value was measured.",
@@ -156,16 +164,19 @@ METRICS: dict[str, Metric] = {
             unit="%",
             scale=100.0,
             digits=2,
-            higher_is_better=False,
+            higher_is_better=None,
             compute=_quotient("saturated", "elements"),
             priority=5,
             threshold=0.01,
+            largest=1.0,
             summary="Share of all values that were clipped to the largest element.",
             formula="count(|x| / scale > largest element) / count(all finite x)",
-            range="0 to 1; lower is better. Undefined where no finite value was measured.",
+            range="0 to 1; neither direction is better by itself. Undefined where no finite value "
+            "was measured.",
             reading="it follows from the scale rule first: floor lets the largest values of a "
             "block clip (a few per cent of Gaussian data), ceil, rceil and absmax let none. "
-            "Whether it hurts is said by clipping_share.",
+            "clipping_share says how much of the error comes from it, and SQNR whether the error "
+            "grew; so `srdd compare` calls a difference of it changed, not better or worse.",
             pitfalls="a value that equals the largest element is not clipped. The prototype's "
             "figure of this name counts values near the largest one of a tensor, which is "
             "something else.",
@@ -178,13 +189,15 @@ METRICS: dict[str, Metric] = {
             unit="%",
             scale=100.0,
             digits=1,
-            higher_is_better=False,
+            higher_is_better=None,
             compute=_quotient("clipped_e2", "e2"),
             priority=8,
             threshold=None,
+            largest=1.0,
             summary="Share of the error's energy that comes from clipped values.",
             formula="sum e^2 over clipped values / sum e^2",
-            range="0 to 1. Undefined where reconstruction is exact.",
+            range="0 to 1; neither direction is better by itself. Undefined where reconstruction "
+            "is exact.",
             reading="near 0, another scale rule gains nothing by clipping less; a large share says "
             "that the rule costs more than the grid does. Gaussian data in MXFP4 with the floor "
             "rule gets 13 % from 2.3 % of its values.",
@@ -203,6 +216,7 @@ METRICS: dict[str, Metric] = {
             compute=_quotient("relative", "nonzero"),
             priority=3,
             threshold=0.10,
+            largest=None,
             summary="Mean over all values of the size of the error relative to the value.",
             formula="mean of |e| / |x| over x != 0",
             range="0 and up; lower is better. Undefined where every value is zero.",
@@ -224,6 +238,7 @@ METRICS: dict[str, Metric] = {
             compute=_quotient("abs_e", "abs_x"),
             priority=6,
             threshold=None,
+            largest=None,
             summary="Size of all errors together relative to the size of all values together.",
             formula="sum |e| / sum |x|",
             range="0 and up; lower is better. Undefined where every value is zero.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from srdd.comparison import Comparison, Difference, Group, Outcome
-from srdd.comparison.differences import BETTER, NO_INTERVAL, UNDEFINED, UNSEEN, WORSE
+from srdd.comparison.differences import BETTER, CHANGED, NO_INTERVAL, UNDEFINED, UNSEEN, WORSE
 from srdd.comparison.ranks import Move
 from srdd.errors import counted
 from srdd.numerics.metrics import METRICS
@@ -24,6 +24,7 @@ TITLES = {
 STYLES = {
     BETTER: "green",
     WORSE: "red",
+    CHANGED: "cyan",
     UNSEEN: "dim",
     NO_INTERVAL: "yellow",
     UNDEFINED: "yellow",
@@ -32,9 +33,9 @@ STYLES = {
 
 BASES = {
     "paired": "the same prompts, drawn together",
-    "apart": "other prompts, drawn apart",
+    "independent": "other prompts, drawn independently",
     "exact": "weights: exact, no interval needed",
-    "none": "no intervals to be had",
+    "none": "no intervals",
 }
 
 DIGITS, MOST_DIGITS = 2, 5
@@ -64,7 +65,7 @@ def signed(metric: str, value: float | None, digits: int = DIGITS) -> str:
 
 def _digits(one: Difference) -> int:
     """Decimals with which a difference that is sure does not look like none."""
-    if one.difference is None or not one.sure:
+    if one.difference is None or not one.significant:
         return DIGITS
     least = scale(one.metric) * min(map(abs, (one.difference, *(one.interval or ()))))
     digits = DIGITS
@@ -88,7 +89,7 @@ def interval(one: Difference) -> str:
 
 def shown_metrics(group: Group) -> list[str]:
     """The metrics that a group has at all."""
-    layers = [layer.differences for layer in group.layers]
+    layers = [row.differences for row in group.rows]
     return [
         metric
         for metric in METRICS
@@ -103,9 +104,9 @@ def place(group: Group) -> str:
 
 
 def formats(group: Group) -> str:
-    """The format, or the two that are held against each other; untrusted text."""
+    """The format, or the two that are compared; untrusted text."""
     old, new = group.matched.old_format, group.matched.new_format
-    return old if old == new else f"{old} against {new}"
+    return old if old == new else f"{old} compared with {new}"
 
 
 def counts(group: Group, metric: str) -> str:
@@ -115,7 +116,13 @@ def counts(group: Group, metric: str) -> str:
     median = group.median(metric)
     unit = "dB" if metric == "sqnr_db" else "percentage points"
     middle = "" if median is None else f"; median difference {signed(metric, median)} {unit}"
-    return f"{counted(len(group.layers), 'layer')}: {', '.join(words)}{middle}."
+    return f"{counted(len(group.rows), noun(group))}: {', '.join(words)}{middle}."
+
+
+def noun(group: Group) -> str:
+    """What its rows are."""
+    first = group.rows[0].place
+    return "kind" if first.layer is None else "tensor" if first.tensor else "layer"
 
 
 def surely_moved(group: Group) -> tuple[list[Move], int]:
@@ -123,36 +130,36 @@ def surely_moved(group: Group) -> tuple[list[Move], int]:
 
     Without replicates nothing tells, and all are given.
     """
-    if any(move.sure is None for move in group.moves):
+    if any(move.significant is None for move in group.moves):
         return list(group.moves), 0
-    sure = [move for move in group.moves if move.sure]
+    sure = [move for move in group.moves if move.significant]
     return sure, len(group.moves) - len(sure)
 
 
 def order(group: Group, metric: str) -> str:
     """How alike the two rankings are, in a sentence."""
     if group.tau is None:
-        return "The layers have no order to compare."
+        return f"The {noun(group)}s have no order to compare."
     sure, others = surely_moved(group)
     more = ""
     if others:
-        layers = counted(others, "more layer" if sure else "layer")
-        more = f"; {layers} moved no farther than other prompts might move them"
+        rows = counted(others, f"more {noun(group)}" if sure else noun(group))
+        more = f"; {rows} moved no farther than other prompts might move them"
     name = TITLES[metric].removesuffix(" %").removesuffix(" dB")
-    return f"Order of the layers by {name} in both: Kendall's tau {group.tau:.2f}{more}."
+    return f"Order of the {noun(group)}s by {name} in both: Kendall's tau {group.tau:.2f}{more}."
 
 
 def outcome(one: Outcome) -> str:
     """What became of a gate, in a sentence; names the layers."""
     metric = one.gate.metric
     whole = one.gate.scope == "overall"
-    what = "all layers together are within it" if whole else "no layer is beyond it"
-    if one.held:
-        told = f"held: {what}"
+    what = "all layers together are within it" if whole else "nothing is beyond it"
+    if one.passed:
+        told = f"passed: {what}"
     else:
         told = f"breached: {'; '.join(_breaches(one))}"
     if one.unsure:
-        told += f" ({one.unsure} beyond the limit, but not surely)"
+        told += f" ({one.unsure} beyond the limit, but not significantly)"
     if one.unknown:
         told += f" ({counted(one.unknown, 'figure')} of {TITLES[metric]} could not be judged)"
     return told
@@ -161,13 +168,11 @@ def outcome(one: Outcome) -> str:
 def _breaches(one: Outcome) -> Iterable[str]:
     for key in dict.fromkeys(id(breach.group) for breach in one.breaches):
         inside = [breach for breach in one.breaches if id(breach.group) == key]
-        group, first = inside[0].group, inside[0].layer
+        group, first = inside[0].group, inside[0].place
         shown = [
-            f"{'all layers together' if breach.layer is None else breach.layer} "
-            f"({_value(one, breach.value)})"
-            for breach in inside[:MOST_NAMED]
+            f"{breach.place.label} ({_value(one, breach.value)})" for breach in inside[:MOST_NAMED]
         ]
-        word = "" if first is None else "layer " if len(inside) == 1 else "layers "
+        word = "" if first.layer is None else "layer " if len(inside) == 1 else "layers "
         more = f" and {len(inside) - MOST_NAMED:,} more" if len(inside) > MOST_NAMED else ""
         yield f"{word}{', '.join(shown)}{more} at {place(group)}, {formats(group)}"
 

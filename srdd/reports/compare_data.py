@@ -11,23 +11,6 @@ from typing import Any
 from srdd.comparison import Comparison, Difference, Group, Outcome, Side
 from srdd.reports.delimited import harmless
 
-COLUMNS = (
-    "site",
-    "operands",
-    "old_format",
-    "new_format",
-    "layer",
-    "metric",
-    "old",
-    "new",
-    "difference",
-    "low",
-    "high",
-    "verdict",
-)
-"""The header. `low` and `high` are the ends of the difference's 95 % interval; the layer `all` is
-all layers together."""
-
 
 def compare_data(comparison: Comparison, outcomes: Sequence[Outcome] = ()) -> dict[str, Any]:
     """Everything about a comparison; fractions are fractions, and what is undefined is None.
@@ -37,12 +20,13 @@ def compare_data(comparison: Comparison, outcomes: Sequence[Outcome] = ()) -> di
     """
     return {
         "kind": "srdd.comparison",
-        "schema_version": 1,
+        "schema_version": 2,
         "old": _side(comparison.old),
         "new": _side(comparison.new),
         "remarks": [asdict(remark) for remark in comparison.remarks],
         "left_out": list(comparison.left_out),
         "ranked_by": comparison.metric,
+        "by": comparison.by,
         "groups": [_group(group) for group in comparison.groups],
         "gates": [_outcome(one) for one in outcomes],
     }
@@ -86,10 +70,16 @@ def _group(group: Group) -> dict[str, Any]:
         "new_format": matched.new_format,
         "intervals": group.basis,
         "overall": None if group.overall is None else _metrics(group.overall),
-        "layers": [
-            {"layer": layer.layer, "metrics": _metrics(layer.differences)} for layer in group.layers
+        "rows": [{**asdict(row.place), "metrics": _metrics(row.differences)} for row in group.rows],
+        "moved_in_rank": [
+            {
+                **asdict(move.place),
+                "old": move.old,
+                "new": move.new,
+                "significant": move.significant,
+            }
+            for move in group.moves
         ],
-        "moved_in_rank": [asdict(move) for move in group.moves],
         "kendall_tau": group.tau,
     }
 
@@ -97,14 +87,14 @@ def _group(group: Group) -> dict[str, Any]:
 def _outcome(one: Outcome) -> dict[str, Any]:
     return {
         "gate": one.gate.text,
-        "held": one.held,
+        "passed": one.passed,
         "breaches": [
             {
                 "site": breach.group.matched.site,
                 "operands": breach.group.matched.operands,
                 "old_format": breach.group.matched.old_format,
                 "new_format": breach.group.matched.new_format,
-                "layer": breach.layer,
+                **asdict(breach.place),
                 "value": breach.value,
             }
             for breach in one.breaches
@@ -116,20 +106,13 @@ def _outcome(one: Outcome) -> dict[str, Any]:
 
 
 def compare_csv(comparison: Comparison) -> str:
-    """A row for each metric of each layer, and of all layers together; empty where undefined."""
+    """A line for each metric of each row, and of all together (`all`); empty where undefined."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for group in comparison.groups:
-        matched = group.matched
-        names = (matched.site, matched.operands or "", matched.old_format, matched.new_format)
-        start = [harmless(name) for name in names]
-        for layer, found in [
-            *((str(layer.layer), layer.differences) for layer in group.layers),
-            *([] if group.overall is None else [("all", group.overall)]),
-        ]:
-            for metric, one in found.items():
-                ends = one.interval or (None, None)
-                figures = (one.old, one.new, one.difference, *ends)
-                writer.writerow([*start, layer, metric, *figures, one.verdict])
+    rows = comparison.rows()
+    writer.writerow(rows[0])
+    for row in rows:
+        together = row["layer"] is None and row["tensor"] is None
+        cells = (row | {"layer": "all"} if together else row).values()
+        writer.writerow([harmless(each) if isinstance(each, str) else each for each in cells])
     return file.getvalue()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from srdd.comparison import Comparison, Difference, Group, Outcome
-from srdd.comparison.differences import BETTER, WORSE
+from srdd.comparison.differences import BETTER, CHANGED, WORSE
 from srdd.reports import compare_cells as cells
 from srdd.reports.compare_table import LEGEND, MOST_MOVES
 from srdd.reports.markdown_text import Align, code, escape, fold, table
@@ -41,13 +41,13 @@ def compare_markdown(comparison: Comparison, outcomes: Sequence[Outcome] = ()) -
 
 
 def _whole(comparison: Comparison, outcomes: Sequence[Outcome], rows: int, groups: int) -> str:
-    breached = [one for one in outcomes if not one.held]
-    title = "a gate is breached" if breached else "compared" if not outcomes else "all gates held"
+    breached = [one for one in outcomes if not one.passed]
+    title = "a gate is breached" if breached else "compared" if not outcomes else "all gates passed"
     parts = [f"### srdd compare: {title}\n"]
     parts += [_gates(outcomes)] if outcomes else []
     parts.append("".join(f"- {sentence}\n" for sentence in _summary(comparison, groups)))
-    loud = [remark for remark in comparison.remarks if remark.loud]
-    quiet = [remark for remark in comparison.remarks if not remark.loud]
+    loud = [remark for remark in comparison.remarks if remark.warning]
+    quiet = [remark for remark in comparison.remarks if not remark.warning]
     parts += [f"> **Warning:** {escape(remark.text, longest=LONGEST)}\n" for remark in loud]
     facts = [
         f"- **{which}** {escape(told, longest=LONGEST)}\n"
@@ -70,7 +70,7 @@ def _whole(comparison: Comparison, outcomes: Sequence[Outcome], rows: int, group
 
 def _heading(group: Group) -> str:
     old, new = group.matched.old_format, group.matched.new_format
-    formats = code(new) if old == new else f"{code(old)} against {code(new)}"
+    formats = code(new) if old == new else f"{code(old)} compared with {code(new)}"
     return f"site {escape(cells.place(group))}, {formats}"
 
 
@@ -83,15 +83,19 @@ def _summary(comparison: Comparison, groups: int) -> list[str]:
 
 def _gates(outcomes: Sequence[Outcome]) -> str:
     rows = [
-        [code(one.gate.text), "held" if one.held else "**breached**", escape(told, longest=LONGEST)]
+        [
+            code(one.gate.text),
+            "passed" if one.passed else "**breached**",
+            escape(told, longest=LONGEST),
+        ]
         for one in outcomes
-        for told in [cells.outcome(one).removeprefix("breached: ").removeprefix("held: ")]
+        for told in [cells.outcome(one).removeprefix("breached: ").removeprefix("passed: ")]
     ]
     return table(["gate", "", "where"], rows)
 
 
 def _cells(one: Difference) -> list[str]:
-    verdict = f"**{one.verdict}**" if one.verdict in (BETTER, WORSE) else one.verdict
+    verdict = f"**{one.verdict}**" if one.verdict in (BETTER, CHANGED, WORSE) else one.verdict
     return [
         cells.figure(one.metric, one.old),
         cells.figure(one.metric, one.new),
@@ -109,19 +113,25 @@ def _group(group: Group, metric: str, rows: int) -> list[str]:
             for name in cells.shown_metrics(group)
         ]
         parts.append(table(["all layers together", *_HEADER], whole, ["left", *_ALIGN]))
-    layers = list(group.layers)
-    title = f"Layer by layer: {cells.TITLES[metric]}"
-    if len(layers) > rows:
-        layers.sort(key=lambda layer: -abs(layer.differences[metric].difference or 0.0))
-        layers = sorted(layers[:rows], key=lambda layer: layer.layer)
-        title += f" ({len(layers):,} of {len(group.layers):,} layers, those that changed most)"
-    shown = [[str(layer.layer), *_cells(layer.differences[metric])] for layer in layers]
-    parts.append(fold(title, table(["layer", *_HEADER], shown, ["right", *_ALIGN])))
+    noun, kept = cells.noun(group), list(group.rows)
+    title = f"By {noun}: {cells.TITLES[metric]}"
+    if len(kept) > rows:
+        kept.sort(key=lambda row: -abs(row.differences[metric].difference or 0.0))
+        kept = sorted(kept[:rows], key=group.rows.index)
+        title += f" ({len(kept):,} of {len(group.rows):,} {noun}s, those that changed most)"
+    shown = [[escape(row.label, longest=LONGEST), *_cells(row.differences[metric])] for row in kept]
+    align: Align = "right" if noun == "layer" else "left"
+    parts.append(fold(title, table([noun, *_HEADER], shown, [align, *_ALIGN])))
     parts.append(f"{escape(cells.order(group, metric))}\n")
     moved, _ = cells.surely_moved(group)
     if moved and rows:
-        ranks = [[str(one.layer), str(one.old), str(one.new)] for one in moved[:MOST_MOVES]]
-        name = f"Layers that moved in rank, 1 the worst ({len(ranks)} of {len(moved)})"
-        body = table(["layer", "OLD", "NEW"], ranks, ["right", "right", "right"])
+        ranks = [
+            [escape(one.place.label, longest=LONGEST), str(one.old), str(one.new)]
+            for one in moved[:MOST_MOVES]
+        ]
+        name = (
+            f"{noun.capitalize()}s that moved in rank, 1 the worst ({len(ranks)} of {len(moved)})"
+        )
+        body = table([noun, "OLD", "NEW"], ranks, [align, "right", "right"])
         parts.append(fold(name, body))
     return parts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from rich.console import RenderableType
 from rich.text import Text
@@ -39,7 +40,7 @@ def compare_tables(
         for which, facts in cells.describe(comparison)
     ]
     for remark in comparison.remarks:
-        word = ("warning: ", "bold yellow") if remark.loud else ("note: ", "bold")
+        word = ("warning: ", "bold yellow") if remark.warning else ("note: ", "bold")
         parts.append(Text.assemble(word, safe(remark.text, longest=LONGEST)))
     for sentence in comparison.left_out:
         parts.append(Text.assemble(("left out: ", "bold"), safe(sentence, longest=LONGEST)))
@@ -49,7 +50,7 @@ def compare_tables(
     if outcomes:
         parts.append(Text(""))
     for one in outcomes:
-        style = "green" if one.held else "bold red"
+        style = "green" if one.passed else "bold red"
         told = cells.outcome(one)
         parts.append(
             Text.assemble(
@@ -67,9 +68,10 @@ def _group(group: Group, metric: str) -> list[RenderableType]:
         whole = [group.overall[name] for name in metrics]
         names = Column("metric", [cells.TITLES[name] for name in metrics], justify="left")
         parts.append(Fitted("All layers together", [names, *_columns(whole)]))
-    numbers = Column("layer", [str(layer.layer) for layer in group.layers])
-    by_layer = [layer.differences[metric] for layer in group.layers]
-    title = f"Layer by layer: {cells.TITLES[metric]}"
+    justify: Literal["left", "right"] = "right" if cells.noun(group) == "layer" else "left"
+    numbers = Column(cells.noun(group), [safe(row.label) for row in group.rows], justify=justify)
+    by_layer = [row.differences[metric] for row in group.rows]
+    title = f"By {cells.noun(group)}: {cells.TITLES[metric]}"
     parts.append(Fitted(title, [numbers, *_columns(by_layer)]))
     parts += [Text(cells.counts(group, metric)), *_moves(group, metric)]
     return parts
@@ -95,13 +97,14 @@ def _moves(group: Group, metric: str) -> list[RenderableType]:
     shown = sure[:MOST_MOVES]
     if not shown:
         return [sentence]
-    verdicts = {layer.layer: layer.differences[metric].verdict for layer in group.layers}
-    words = [verdicts[move.layer] for move in shown]
+    verdicts = {row.place: row.differences[metric].verdict for row in group.rows}
+    words = [verdicts[move.place] for move in shown]
     more = f" ({len(shown)} of {len(sure)})" if len(sure) > len(shown) else ""
     table = Fitted(
-        f"Layers that moved in rank by {cells.TITLES[metric]}, 1 the worst{more}",
+        f"{cells.noun(group).capitalize()}s that moved in rank by {cells.TITLES[metric]}, 1 the "
+        f"worst{more}",
         [
-            Column("layer", [str(move.layer) for move in shown]),
+            Column(cells.noun(group), [safe(move.place.label) for move in shown]),
             Column("OLD", [str(move.old) for move in shown]),
             Column("NEW", [str(move.new) for move in shown]),
             Column("verdict", [Text(word, cells.STYLES[word]) for word in words], justify="left"),

@@ -123,7 +123,7 @@ class TestForms:
         found = json.loads(capfd.readouterr().out)
         (group,) = found["groups"]
         scans = [Scan.model_validate_json(Path(f"{n}.json").read_text()) for n in ("old", "new")]
-        for layer, *records in zip(group["layers"], *(s.records for s in scans), strict=True):
+        for layer, *records in zip(group["rows"], *(s.records for s in scans), strict=True):
             for metric, one in layer["metrics"].items():
                 values = [getattr(record.metrics, metric) for record in records]
                 # A made-up scan rounds its counts only when it is saved.
@@ -169,8 +169,8 @@ class TestGates:
         gates = ["--fail-on", "sqnr_db < -4", "--fail-on", "overall relative_error > 2%"]
         assert run(["compare", "old.json", "new.json", *gates, "--as", "json"]) == 0
         out, err = capfd.readouterr()
-        assert [gate["held"] for gate in json.loads(out)["gates"]] == [True, True]
-        assert "gate 'sqnr_db < -4' held: no layer is beyond it" in err
+        assert [gate["passed"] for gate in json.loads(out)["gates"]] == [True, True]
+        assert "gate 'sqnr_db < -4' passed" in err
 
     def test_every_gate_is_judged_and_one_suffices(
         self, here: Path, capfd: pytest.CaptureFixture[str]
@@ -179,7 +179,7 @@ class TestGates:
         assert run(["compare", "old.json", "new.json", *gates, "--as", "markdown"]) == 1
         out, err = capfd.readouterr()
         assert "### srdd compare: a gate is breached" in out
-        assert "| `sqnr_db < -4` | held |" in out
+        assert "| `sqnr_db < -4` | passed |" in out
         assert "| `new.sqnr_db < 17` | **breached** | layers " in out
         assert "warning: gate 'new.sqnr_db < 17' breached: layers " in err
 
@@ -188,29 +188,21 @@ class TestGates:
         assert run(line) == 1
         assert "**breached**" in Path("c.md").read_text()
 
-    def test_a_gate_that_does_not_parse_is_pointed_at_before_any_file_is_read(
-        self, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    @pytest.mark.parametrize("gate", ["sqnr_db <<= 3", "\x1b[31m" + "x" * 5000])
+    def test_a_gate_that_does_not_parse_is_refused_before_any_file_is_read(
+        self, gate: str, capfd: pytest.CaptureFixture[str]
     ) -> None:
-        assert run(["compare", "no", "where", "--fail-on", "sqnr_db <<= 3"]) == 2
-        shown, mark, error, hint = capfd.readouterr().err.splitlines()
-        assert shown == "  sqnr_db <<= 3"
-        assert mark == "          ^"
-        assert error.startswith("error: expected one of <, <=, > and >=, but found '<<='")
+        assert run(["compare", "no", "where", "--fail-on", gate]) == 2
+        error, hint = capfd.readouterr().err.splitlines()
+        assert "not a gate" in error
         assert hint.startswith("hint: write a gate as 'sqnr_db < -0.5'")
-
-    def test_a_long_hostile_gate_is_still_pointed_at(
-        self, capfd: pytest.CaptureFixture[str]
-    ) -> None:
-        assert run(["compare", "no", "where", "--fail-on", "\x1b[31m" + "x" * 5000]) == 2
-        err = capfd.readouterr().err
-        assert "\x1b" not in err
-        assert err.splitlines()[1] == "  ^"
+        assert "\x1b" not in error
 
     def test_a_gate_in_the_wrong_direction_is_told(
         self, here: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
         assert run(["compare", "old.json", "new.json", "--fail-on", "sqnr_db > 0.5"]) == 0
-        assert "breached where NEW is good: of sqnr_db, higher is better" in capfd.readouterr().err
+        assert "breached where NEW is good" in capfd.readouterr().err
 
     def test_a_gate_with_nothing_to_judge_is_an_error(
         self, here: Path, capfd: pytest.CaptureFixture[str]
@@ -251,15 +243,15 @@ class TestWhatIsCompared:
         line = ["compare", "both.json", "both.json"]
         assert run([*line, "--old-format", "mxfp4:floor", "--new-format", "mxfp4:ceil"]) == 0
         out = capfd.readouterr().out
-        assert "Site output, mxfp4:floor against mxfp4:ceil (the same prompts" in out
+        assert "Site output, mxfp4:floor compared with mxfp4:ceil (the same prompts" in out
         assert "4 layers: 4 worse" in out
 
-    def test_the_same_weights_are_told_loudly(
+    def test_the_same_weights_are_a_warning(
         self, here: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
         with_identity(thorough(rising(28)), "a" * 64).save("again.json")
         assert run(["compare", "old.json", "again.json"]) == 0
-        assert "warning: OLD AND NEW HAVE THE SAME WEIGHTS" in capfd.readouterr().out
+        assert "warning: OLD and NEW have the same weights" in capfd.readouterr().out
 
     def test_a_scan_of_a_newer_version_is_named(
         self, here: Path, capfd: pytest.CaptureFixture[str]
@@ -358,7 +350,7 @@ class TestHostile:
             assert "onerror=alert(1)&gt;" in shown
         if form == "csv":
             rows = list(csv.reader(io.StringIO(out)))
-            assert {len(row) for row in rows} == {12}
+            assert {len(row) for row in rows} == {13}
             assert all(row[0].startswith("'=cmd()") for row in rows[1:])
 
 

@@ -25,7 +25,7 @@ class TestByHand:
     def test_figures_and_differences_of_every_metric(self) -> None:
         # Signal 100 a replicate; noise 1.0 -> 20 dB, 2.0 -> 16.99 dB.
         found = compare_scans(scan_of(steady(1.0)), scan_of(steady(2.0), weights="b" * 64))
-        (layer,) = found.groups[0].layers
+        (layer,) = found.groups[0].rows
         sqnr = layer.differences["sqnr_db"]
         assert (sqnr.old, sqnr.new) == pytest.approx((20.0, 20.0 - 10 * math.log10(2)))
         assert sqnr.difference == pytest.approx(-3.0103, abs=1e-4)
@@ -37,11 +37,11 @@ class TestByHand:
         assert (relative.old, relative.new) == pytest.approx((0.1, 0.2))
         l1 = layer.differences["relative_l1"]
         assert l1.difference == pytest.approx(10 / 500 * (math.sqrt(2) - 1))
-        assert layer.differences["saturation"].verdict == "no difference seen"
+        assert layer.differences["saturation"].verdict == "no difference seen"  # 0 in both
 
     def test_the_other_way_round_it_is_better(self) -> None:
         found = compare_scans(scan_of(steady(2.0)), scan_of(steady(1.0), weights="b" * 64))
-        (layer,) = found.groups[0].layers
+        (layer,) = found.groups[0].rows
         assert layer.differences["sqnr_db"].difference == pytest.approx(+3.0103, abs=1e-4)
         words = {name: one.verdict for name, one in layer.differences.items()}
         for name in ("sqnr_db", "deadzone", "relative_error", "relative_l1"):
@@ -62,7 +62,7 @@ class TestByHand:
         old = {"q_proj": steady(1.0), "down_proj": steady(3.0)}
         new = {"q_proj": steady(2.0), "down_proj": steady(2.0)}
         found = compare_scans(scan_of(old, site="input"), scan_of(new, site="input"))
-        one = found.groups[0].layers[0].differences["sqnr_db"]
+        one = found.groups[0].rows[0].differences["sqnr_db"]
         assert one.old == pytest.approx(10 * math.log10(200 / 4))
         assert one.verdict == "no difference seen"  # the sums are the same
 
@@ -85,7 +85,7 @@ class TestIntervals:
         return (
             compare_scans(scan_of([self.old]), scan_of([self.new], weights="b" * 64, texts=texts))
             .groups[0]
-            .layers[0]
+            .rows[0]
             .differences["sqnr_db"]
         )
 
@@ -133,12 +133,12 @@ class TestIntervals:
         found = compare_scans(
             scan_of([self.old]), scan_of([self.new[::-1]], texts=prompts(40)[::-1])
         )
-        assert found.groups[0].basis == "apart"
+        assert found.groups[0].basis == "independent"
         assert any("in another order" in remark.text for remark in found.remarks)
 
     def test_a_skipped_first_token_is_not_paired(self) -> None:
         new = changed(scan_of([self.new]), "calibration", skip_first_token=True)
-        assert compare_scans(scan_of([self.old]), new).groups[0].basis == "apart"
+        assert compare_scans(scan_of([self.old]), new).groups[0].basis == "independent"
 
     @pytest.mark.parametrize("paired", [True, False])
     def test_nineteen_of_twenty_intervals_hold_the_truth(self, paired: bool) -> None:
@@ -155,10 +155,10 @@ class TestIntervals:
         old, new = noise(1.0, shared), noise(1.2, other)
         texts = prompts(replicates, first=0 if paired else 1000)
         group = compare_scans(scan_of(list(old)), scan_of(list(new), texts=texts)).groups[0]
-        assert group.basis == ("paired" if paired else "apart")
+        assert group.basis == ("paired" if paired else "independent")
         held = [
             one.interval[0] <= truth <= one.interval[1]
-            for layer in group.layers
+            for layer in group.rows
             for one in [layer.differences["sqnr_db"]]
             if one.interval
         ]
@@ -176,7 +176,7 @@ class TestIntervals:
     def test_a_single_prompt_has_no_interval(self) -> None:
         group = compare_scans(scan_of([[1.0]]), scan_of([[2.0]])).groups[0]
         assert group.basis == "none"
-        one = group.layers[0].differences["sqnr_db"]
+        one = group.rows[0].differences["sqnr_db"]
         assert (one.verdict, one.interval) == ("no interval", None)
         assert one.difference == pytest.approx(-3.0103, abs=1e-4)
 
@@ -184,8 +184,8 @@ class TestIntervals:
         group = compare_scans(
             scan_of([self.old[:12]]), scan_of([self.new], texts=prompts(40))
         ).groups[0]
-        assert group.basis == "apart"
-        assert group.layers[0].differences["sqnr_db"].interval is not None
+        assert group.basis == "independent"
+        assert group.rows[0].differences["sqnr_db"].interval is not None
 
 
 class TestExact:
@@ -193,7 +193,7 @@ class TestExact:
         old, new = scan_of([[1.0], [1.0]], site="weight"), scan_of([[1.01], [1.0]], site="weight")
         group = compare_scans(old, new).groups[0]
         assert group.basis == "exact"
-        words = [layer.differences["sqnr_db"].verdict for layer in group.layers]
+        words = [layer.differences["sqnr_db"].verdict for layer in group.rows]
         assert words == ["worse", "no difference seen"]
         assert group.overall is not None
         assert group.overall["sqnr_db"].exact
@@ -207,7 +207,7 @@ class TestExact:
     def test_exact_reconstruction_is_better_than_any_number(self) -> None:
         none, some = scan_of([[0.0]], site="weight"), scan_of([[1.0]], site="weight")
         words = [
-            compare_scans(a, b).groups[0].layers[0].differences["sqnr_db"].verdict
+            compare_scans(a, b).groups[0].rows[0].differences["sqnr_db"].verdict
             for a, b in ((none, some), (some, none), (none, none))
         ]
         assert words == ["worse", "better", "no difference seen"]
@@ -226,15 +226,15 @@ class TestUndefined:
         )
         new = new.model_copy(update={"records": [new.records[0], record]})
         group = compare_scans(old, new).groups[0]
-        one = group.layers[1].differences["sqnr_db"]
+        one = group.rows[1].differences["sqnr_db"]
         assert (one.new, one.difference, one.verdict) == (None, None, "undefined")
-        assert group.layers[0].differences["sqnr_db"].verdict == "no difference seen"
+        assert group.rows[0].differences["sqnr_db"].verdict == "no difference seen"
 
     def test_metrics_without_meaning_at_a_site_stay_undefined(self) -> None:
         scan = scan_of({"q_proj": steady(1.0)}, site="linear")
         records = [record.model_copy(update={"operands": "both"}) for record in scan.records]
         scan = scan.model_copy(update={"records": records})
-        (layer,) = compare_scans(scan, scan).groups[0].layers
+        (layer,) = compare_scans(scan, scan).groups[0].rows
         assert layer.differences["sqnr_db"].old == pytest.approx(20.0)
         for metric in ("deadzone", "saturation", "relative_error"):
             assert layer.differences[metric].old is None, metric
@@ -248,7 +248,7 @@ class TestUndefined:
         (group,) = found.groups
         assert group.basis == "none"
         assert group.overall is None
-        for layer in group.layers:
+        for layer in group.rows:
             one = layer.differences["sqnr_db"]
             assert one.difference == pytest.approx(-0.5)
             assert one.verdict == "no interval"

@@ -8,9 +8,9 @@ import pytest
 from made_pairs import scan_of
 from made_scans import prototype
 
-from srdd.comparison import Gate, GateError, compare_scans, judge, parse_gate
+from srdd.comparison import Gate, compare_scans, judge, parse_gate
 from srdd.documents.prototype import read_prototype
-from srdd.errors import InputError
+from srdd.errors import InputError, UsageError
 
 
 def parts(gate: Gate) -> tuple[object, ...]:
@@ -18,20 +18,6 @@ def parts(gate: Gate) -> tuple[object, ...]:
 
 
 class TestGrammar:
-    @pytest.mark.parametrize(
-        ("text", "hint", "place"),
-        [
-            ("new.deadzone > 5", "write 5%", 15),
-            ("relative_error > 2", "write 2%", 17),
-            ("saturation > 150%", "at most 100%", 13),
-        ],
-    )
-    def test_a_share_that_is_never_reached_is_told(self, text: str, hint: str, place: int) -> None:
-        with pytest.raises(GateError, match="is a fraction, and") as caught:
-            parse_gate(text)
-        assert hint in caught.value.hint
-        assert caught.value.place == place
-
     @pytest.mark.parametrize(
         ("text", "wanted"),
         [
@@ -53,38 +39,52 @@ class TestGrammar:
         assert parts(parse_gate(text)) == pytest.approx(wanted)
 
     @pytest.mark.parametrize(
-        ("text", "mark", "message"),
+        "text",
         [
-            ("", "^", "expected the name of a metric, but it ends"),
-            ("sqnr_db", "       ^", "expected one of <, <=, > and >=, but it ends"),
-            ("sqnr_db <", "         ^", "expected a number, but it ends"),
-            ("sqnr_db << 1", "        ^", "expected one of <, <=, > and >=, but found '<<'"),
-            ("sqnr_db == 1", "        ^", "found '=='"),
-            ("sqnr < 1", "^", "unknown metric 'sqnr'"),
-            ("overall sqnr < 1", "        ^", "unknown metric 'sqnr'"),
-            ("new.sqnr < 1", "    ^", "unknown metric 'sqnr'"),
-            ("old.sqnr_db < 1", "^", "expected 'new.' or 'difference.', but found 'old'"),
-            ("sqnr_db < 5 %", "            ^", "expected dB, or nothing, but found '%'"),
-            ("deadzone > 5 dB", "             ^", "expected %, or nothing for a fraction"),
-            ("sqnr_db < five", "          ^", "expected a number, but found 'five'"),
-            ("sqnr_db < 1e999", "          ^", "expected a smaller number"),
-            ("sqnr_db < nan", "          ^", "expected a number"),
-            ("sqnr_db < 1 or deadzone > 2", "            ^", "repeat --fail-on for several"),
-            ("sqnr_db < 1, 2", "           ^", "expected the end of the gate"),
-            ("5 < sqnr_db", "^", "expected the name of a metric, but found '5'"),
+            "",
+            "sqnr_db",
+            "sqnr_db <",
+            "sqnr_db << 1",
+            "sqnr_db == 1",
+            "old.sqnr_db < 1",
+            "sqnr_db < five",
+            "sqnr_db < nan",
+            "sqnr_db < 1 or deadzone > 2",
+            "sqnr_db < 1, 2",
+            "5 < sqnr_db",
+            "\x1b[31m" + "x" * 5000,
         ],
     )
-    def test_these_are_not_and_the_place_is_pointed_at(
-        self, text: str, mark: str, message: str
+    def test_these_are_not(self, text: str) -> None:
+        with pytest.raises(UsageError, match="not a gate") as caught:
+            parse_gate(text)
+        assert "'sqnr_db < -0.5'" in caught.value.hint
+
+    @pytest.mark.parametrize(
+        ("text", "message", "hint"),
+        [
+            ("sqnr < 1", "unknown metric 'sqnr'", "sqnr_db"),
+            ("sqnr_db < 5 %", "has the unit %", "sqnr_db is in dB"),
+            ("deadzone > 5 dB", "has the unit dB", "deadzone is in %"),
+            ("sqnr_db < 1e999", "is too large", "'sqnr_db < -0.5'"),
+            ("new.deadzone > 5", "deadzone is at most 100 %", "write 5%"),
+            ("saturation > 150%", "saturation is at most 100 %", "lower the limit"),
+        ],
+    )
+    def test_a_wrong_metric_unit_or_limit_is_refused(
+        self, text: str, message: str, hint: str
     ) -> None:
-        with pytest.raises(GateError) as caught:
+        with pytest.raises(UsageError) as caught:
             parse_gate(text)
         assert message in caught.value.message
-        assert caught.value.place == mark.index("^")
-        assert f"at character {mark.index('^') + 1} of the gate {text!r}" in caught.value.message
+        assert hint in caught.value.hint
+
+    @pytest.mark.parametrize("metric", ["relative_error", "relative_l1"])
+    def test_an_error_above_100_percent_is_a_limit(self, metric: str) -> None:
+        assert parse_gate(f"new.{metric} > 150%").limit == 1.5
 
     def test_a_wrong_metric_lists_the_closest_first(self) -> None:
-        with pytest.raises(GateError) as caught:
+        with pytest.raises(UsageError) as caught:
             parse_gate("rel_error > 1%")
         assert caught.value.hint.startswith("choose from: relative_error")
 
@@ -99,13 +99,15 @@ class TestGrammar:
             ("sqnr_db > 0.5", "is breached where NEW is good: of sqnr_db, higher is better"),
             ("deadzone < -1%", "is breached where NEW is good: of deadzone, lower is better"),
             ("new.sqnr_db > 15", "is breached where NEW is good"),
+            ("saturation > 1%", None),
+            ("saturation < -1%", None),
             ("sqnr_db < 0.5", "is breached where NEW is somewhat better, too"),
             ("relative_l1 > -1%", "is breached where NEW is somewhat better, too"),
         ],
     )
-    def test_a_gate_in_the_wrong_direction_is_told(self, text: str, told: str | None) -> None:
-        doubt = parse_gate(text).doubt
-        assert doubt is None if told is None else told in (doubt or "")
+    def test_a_gate_in_the_wrong_direction_is_a_warning(self, text: str, told: str | None) -> None:
+        warning = parse_gate(text).warning
+        assert warning is None if told is None else told in (warning or "")
 
 
 class TestJudging:
@@ -116,19 +118,21 @@ class TestJudging:
     found = compare_scans(old, new)
 
     def layers(self, text: str, **options: bool) -> list[int | None]:
-        return [breach.layer for breach in judge(self.found, parse_gate(text), **options).breaches]
+        return [
+            breach.place.layer for breach in judge(self.found, parse_gate(text), **options).breaches
+        ]
 
     def test_the_third_layer_is_as_described(self) -> None:
-        one = self.found.groups[0].layers[2].differences["sqnr_db"]
+        one = self.found.groups[0].rows[2].differences["sqnr_db"]
         assert one.difference == pytest.approx(-10 * math.log10((29 * 0.9 + 15) / 30))
         assert one.verdict == "no difference seen"
 
-    def test_only_what_is_sure_counts(self) -> None:
+    def test_only_what_is_significant_counts(self) -> None:
         outcome = judge(self.found, parse_gate("sqnr_db < -0.5"))
-        assert [breach.layer for breach in outcome.breaches] == [0]
+        assert [breach.place.layer for breach in outcome.breaches] == [0]
         assert outcome.breaches[0].value == pytest.approx(-3.0103, abs=1e-4)
         assert (outcome.unsure, outcome.looked_at, outcome.unknown) == (1, 3, 0)
-        assert not outcome.held
+        assert not outcome.passed
 
     def test_unless_told_otherwise(self) -> None:
         assert self.layers("sqnr_db < -0.5", count_unsure=True) == [0, 2]
@@ -141,12 +145,12 @@ class TestJudging:
 
     def test_an_improvement_does_not_breach(self) -> None:
         back = compare_scans(self.new, self.old)
-        assert judge(back, parse_gate("sqnr_db < -0.5")).held
-        assert [b.layer for b in judge(back, parse_gate("sqnr_db > 0.5")).breaches] == [0]
+        assert judge(back, parse_gate("sqnr_db < -0.5")).passed
+        assert [b.place.layer for b in judge(back, parse_gate("sqnr_db > 0.5")).breaches] == [0]
 
     def test_overall_looks_at_all_layers_together(self) -> None:
         outcome = judge(self.found, parse_gate("overall sqnr_db < -0.5"), count_unsure=True)
-        assert [breach.layer for breach in outcome.breaches] == [None]
+        assert [breach.place.layer for breach in outcome.breaches] == [None]
         assert outcome.looked_at == 1
         assert outcome.breaches[0].value == pytest.approx(
             10
@@ -166,18 +170,18 @@ class TestJudging:
         assert self.layers("new.sqnr_db < 20.45") == [0, 1]
         assert self.layers("new.sqnr_db < 20.46") == [0, 1, 2]
 
-    def test_weights_are_always_sure(self) -> None:
+    def test_weights_are_always_significant(self) -> None:
         old, new = scan_of([[1.0]], site="weight"), scan_of([[1.2]], site="weight")
         found = compare_scans(old, new)
-        assert not judge(found, parse_gate("sqnr_db < -0.5")).held
-        assert not judge(found, parse_gate("new.sqnr_db < 19.5")).held
+        assert not judge(found, parse_gate("sqnr_db < -0.5")).passed
+        assert not judge(found, parse_gate("new.sqnr_db < 19.5")).passed
 
     def test_exactness_that_is_lost_breaches_any_difference(self) -> None:
         old, new = scan_of([[0.0]], site="weight"), scan_of([[1e-6]], site="weight")
         outcome = judge(compare_scans(old, new), parse_gate("sqnr_db < -50"))
         assert [breach.value for breach in outcome.breaches] == [None]
-        assert judge(compare_scans(old, old), parse_gate("sqnr_db < -0.5")).held
-        assert judge(compare_scans(new, old), parse_gate("new.sqnr_db < 15")).held
+        assert judge(compare_scans(old, old), parse_gate("sqnr_db < -0.5")).passed
+        assert judge(compare_scans(new, old), parse_gate("new.sqnr_db < 15")).passed
 
     def test_a_gate_that_has_nothing_to_judge_never_passes(self) -> None:
         scan = read_prototype(prototype(), "it")
@@ -186,7 +190,7 @@ class TestJudging:
             judge(found, parse_gate("sqnr_db < -0.5"))
         assert "has nothing to judge: 28 figures without an interval" in caught.value.message
         assert "--count-unsure" in caught.value.hint
-        assert judge(found, parse_gate("sqnr_db < -0.5"), count_unsure=True).held
+        assert judge(found, parse_gate("sqnr_db < -0.5"), count_unsure=True).passed
         for text in ("saturation > 1%", "overall sqnr_db < -0.5"):
             with pytest.raises(InputError, match="has nothing to judge"):
                 judge(found, parse_gate(text), count_unsure=True)

@@ -1,4 +1,4 @@
-"""What is held against what, what is left out, and what a reader is told first."""
+"""What is compared with what, what is left out, and what a reader has to know first."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ OLD = scan_of([[1.0] * 12, [2.0] * 12])
 NEW = scan_of([[1.1] * 12, [2.1] * 12], weights="b" * 64)
 
 
-def loud(found: Comparison) -> str:
-    return " / ".join(remark.text for remark in found.remarks if remark.loud)
+def warned(found: Comparison) -> str:
+    return " / ".join(remark.text for remark in found.remarks if remark.warning)
 
 
-def quiet(found: Comparison) -> str:
-    return " / ".join(remark.text for remark in found.remarks if not remark.loud)
+def noted(found: Comparison) -> str:
+    return " / ".join(remark.text for remark in found.remarks if not remark.warning)
 
 
 def joined(*scans: Scan) -> Scan:
@@ -39,14 +39,14 @@ def joined(*scans: Scan) -> Scan:
 
 
 class TestFormats:
-    def test_each_shared_format_is_held_against_itself(self) -> None:
+    def test_each_shared_format_is_compared_with_itself(self) -> None:
         both = ["mxfp4:floor", "nvfp4:token"]
         old = scan_of([[1.0] * 12], formats=both)
         new = scan_of([[1.0] * 12], formats=[*both, "mxfp4:even"])
         found = compare_scans(old, new)
         pairs = [(g.matched.old_format, g.matched.new_format) for g in found.groups]
         assert pairs == [(spec, spec) for spec in both]
-        assert found.left_out == ("only NEW holds 1 format: mxfp4:even",)
+        assert found.left_out == ("only NEW has 1 format: mxfp4:even",)
 
     def test_two_formats_of_one_scan(self) -> None:
         scan = joined(
@@ -56,11 +56,11 @@ class TestFormats:
         found = compare_scans(scan, scan, old_format="mxfp4", new_format="nvfp4:token")
         (group,) = found.groups
         assert group.matched.old_format == "mxfp4:floor"
-        assert group.layers[0].differences["sqnr_db"].difference == pytest.approx(3.0103, abs=1e-4)
+        assert group.rows[0].differences["sqnr_db"].difference == pytest.approx(3.0103, abs=1e-4)
         assert group.basis == "paired"
         assert found.left_out == ()
-        assert "both have the same weights" in quiet(found)
-        assert "SAME WEIGHTS" not in loud(found)
+        assert "both have the same weights" in noted(found)
+        assert "same weights" not in warned(found)
 
     def test_the_only_formats_belong_together_without_being_named(self) -> None:
         old, new = (scan_of([[1.0] * 12], formats=[f"mxfp4:{r}"]) for r in ("floor", "even"))
@@ -78,13 +78,13 @@ class TestFormats:
     @pytest.mark.parametrize(
         ("formats", "message", "hint"),
         [
-            ({}, "no format is in both: OLD holds mxfp4:floor, mxfp4:even", "--old-format"),
-            ({"old_format": "mxfp4"}, "OLD holds several mxfp4", "mxfp4:floor, mxfp4:even"),
+            ({}, "no format is in both: OLD has mxfp4:floor, mxfp4:even", "--old-format"),
+            ({"old_format": "mxfp4"}, "OLD has several mxfp4", "mxfp4:floor, mxfp4:even"),
             ({"old_format": "mxfp5"}, "unknown format of OLD 'mxfp5'", "mxfp4:even, mxfp4:floor"),
-            ({"new_format": "nvfp4"}, "OLD does not hold nvfp4:token", "--old-format"),
+            ({"new_format": "nvfp4"}, "OLD has no nvfp4:token", "--old-format"),
         ],
     )
-    def test_formats_that_nothing_tells_are_asked_for(
+    def test_ambiguous_formats_are_asked_for(
         self, formats: dict[str, str], message: str, hint: str
     ) -> None:
         old = scan_of([[1.0] * 12], formats=["mxfp4:floor", "mxfp4:even"])
@@ -95,39 +95,39 @@ class TestFormats:
         assert hint in caught.value.hint
 
 
-class TestWhatIsLeft:
+class TestLeftOut:
     def test_a_site_of_one_scan_only_is_left_out_and_named(self) -> None:
         old = joined(OLD, scan_of([[1.0] * 12, [1.0] * 12], site="weight"))
         found = compare_scans(old, NEW)
         assert [group.matched.site for group in found.groups] == ["output"]
-        assert found.left_out == ("only OLD holds 1 site: weight",)
+        assert found.left_out == ("only OLD has 1 site: weight",)
 
     def test_tensors_without_a_partner_do_not_enter_the_layer(self) -> None:
         old = {"q_proj": [[1.0] * 12], "down_proj": [[50.0] * 12]}
         new = {"q_proj": [[1.0] * 12], "o_proj": [[70.0] * 12]}
         found = compare_scans(scan_of(old, site="input"), scan_of(new, site="input"))
-        one = found.groups[0].layers[0].differences["sqnr_db"]
+        one = found.groups[0].rows[0].differences["sqnr_db"]
         assert (one.old, one.new) == pytest.approx((20.0, 20.0))
         (sentence,) = found.left_out
-        assert sentence.startswith("2 tensors of input in one of them only")
-        assert "0: down_proj" in sentence
-        assert "0: o_proj" in sentence
+        assert sentence.startswith("2 tensors at site input in one scan only")
+        assert "0 down_proj" in sentence
+        assert "0 o_proj" in sentence
 
     def test_a_wrapped_model_has_the_same_tensors(self) -> None:
         old = scan_of({"q_proj": [[1.0] * 12]}, site="input")
         text = old.to_json().decode().replace("model.layers.", "base.model.model.layers.")
         new = Scan.model_validate_json(text)
         assert new.records[0].tensor == "base.model.model.layers.0.q_proj"
-        assert len(compare_scans(old, new).groups[0].layers) == 1
+        assert len(compare_scans(old, new).groups[0].rows) == 1
 
-    def test_layers_beyond_the_shallower_model_are_left_out_loudly(self) -> None:
+    def test_layers_beyond_the_shallower_model_are_left_out_with_a_warning(self) -> None:
         new = scan_of([[1.0] * 12] * 3)
         found = compare_scans(OLD, new)
-        assert [layer.layer for layer in found.groups[0].layers] == [0, 1]
-        assert "OLD has 2 layers and NEW 3" in loud(found)
-        assert found.left_out == ("only NEW holds 1 layer of output: 2",)
+        assert [layer.layer for layer in found.groups[0].rows] == [0, 1]
+        assert "number of layers differs: 2 in OLD, 3 in NEW" in warned(found)
+        assert found.left_out == ("only NEW has 1 layer at site output: 2",)
 
-    def test_operands_of_products_are_held_apart(self) -> None:
+    def test_operands_of_products_are_separate_groups(self) -> None:
         base = scan_of({"q_proj": [[1.0] * 12]}, site="linear")
         both = [
             base.records[0].model_copy(update={"operands": operands})
@@ -140,10 +140,7 @@ class TestWhatIsLeft:
     def test_nothing_left_is_refused(self) -> None:
         with pytest.raises(InputError) as caught:
             compare_scans(OLD, scan_of([[1.0] * 12, [1.0] * 12], site="weight"))
-        assert caught.value.message == (
-            "nothing is left to compare: OLD holds output in mxfp4:floor; "
-            "NEW holds weight in mxfp4:floor"
-        )
+        assert "OLD has output in mxfp4:floor; NEW has weight in" in caught.value.message
 
     def test_tensors_with_nothing_in_common_are_refused(self) -> None:
         old, new = (scan_of({name: [[1.0] * 12]}, site="input") for name in ("a", "b"))
@@ -151,7 +148,7 @@ class TestWhatIsLeft:
             compare_scans(old, new)
 
     def test_a_scan_without_records_is_refused(self) -> None:
-        with pytest.raises(InputError, match="NEW holds no figures"):
+        with pytest.raises(InputError, match="NEW has no records"):
             compare_scans(OLD, NEW.model_copy(update={"records": []}))
 
     def test_a_site_that_is_asked_for_must_be_there(self) -> None:
@@ -169,80 +166,82 @@ class TestWhatIsLeft:
 
 
 class TestRemarks:
-    def test_two_checkpoints_with_the_same_weights_are_told_loudly(self) -> None:
+    def test_two_checkpoints_with_the_same_weights_are_a_warning(self) -> None:
         other = changed(OLD, "model", name="other/name")
-        text = loud(compare_scans(OLD, other))
-        assert "OLD AND NEW HAVE THE SAME WEIGHTS (fingerprint aaaaaaaaaaaa)" in text
-        assert "though they are called made/up and other/name" in text
+        text = warned(compare_scans(OLD, other))
+        assert "OLD and NEW have the same weights (aaaaaaaaaaaa)" in text
+        assert "under two names, made/up and other/name" in text
         found = compare_scans(OLD, NEW)
-        assert "SAME WEIGHTS" not in loud(found)
-        assert "fingerprint aaaaaaaaaaaa in OLD, bbbbbbbbbbbb in NEW" in quiet(found)
+        assert "same weights" not in warned(found)
+        assert "the weights differ: aaaaaaaaaaaa in OLD, bbbbbbbbbbbb in NEW" in noted(found)
 
     @pytest.mark.parametrize(
         ("part", "values", "told"),
         [
-            ("model", {"dtype": "float32"}, "not the same dtype: bfloat16 in OLD, float32 in NEW"),
-            ("model", {"architecture": "Other"}, "not the same architecture: MadeForCausalLM in"),
-            ("settings", {"rounding": "toward-zero"}, "not the same rounding: even in OLD, toward"),
-            ("settings", {"exclude": ["a", "b"]}, "not the same --exclude: none in OLD, a, b in"),
-            ("calibration", {"max_length": 64}, "not the same --max-length: off in OLD, 64 in NEW"),
-            ("calibration", {"chat_template": True}, "--apply-chat-template: off in OLD, on in"),
+            ("model", {"dtype": "float32"}, "dtype differs: bfloat16 in OLD, float32 in NEW"),
+            ("model", {"architecture": "Other"}, "architecture differs: MadeForCausalLM in"),
+            ("settings", {"rounding": "toward-zero"}, "rounding differs: even in OLD, toward"),
+            ("settings", {"exclude": ["a", "b"]}, "--exclude differs: none in OLD, a, b in"),
+            ("calibration", {"max_length": 64}, "--max-length differs: off in OLD, 64 in NEW"),
+            (
+                "calibration",
+                {"chat_template": True},
+                "--apply-chat-template differs: off in OLD, on in",
+            ),
         ],
     )
-    def test_what_else_differs_is_told_loudly(
+    def test_what_else_differs_is_a_warning(
         self, part: str, values: dict[str, Any], told: str
     ) -> None:
-        assert told in loud(compare_scans(OLD, changed(NEW, part, **values)))
-        assert told not in loud(compare_scans(OLD, NEW))
+        assert told in warned(compare_scans(OLD, changed(NEW, part, **values)))
+        assert told not in warned(compare_scans(OLD, NEW))
 
     def test_the_seed_matters_to_stochastic_rounding_only(self) -> None:
-        assert "seed" not in loud(compare_scans(OLD, changed(NEW, "settings", seed=1)))
+        assert "seed" not in warned(compare_scans(OLD, changed(NEW, "settings", seed=1)))
         old = changed(OLD, "settings", rounding="stochastic")
         new = changed(NEW, "settings", rounding="stochastic", seed=1)
-        assert "not the same seed of stochastic rounding: 0 in OLD, 1" in loud(
-            compare_scans(old, new)
-        )
+        assert "seed of stochastic rounding differs: 0 in OLD, 1" in warned(compare_scans(old, new))
 
     def test_prompts_do_not_matter_to_weights(self) -> None:
         old = scan_of([[1.0]], site="weight")
         new = scan_of([[1.0]], site="weight", texts=[], weights="b" * 64)
-        assert loud(compare_scans(old, new)) == ""
+        assert warned(compare_scans(old, new)) == ""
 
     def test_prompts_that_overlap_are_counted(self) -> None:
         new = scan_of([[1.0] * 12, [1.0] * 12], texts=prompts(12, first=8))
-        text = loud(compare_scans(OLD, new))
-        assert "not the same prompts: 12 prompts (120 tokens) in OLD" in text
+        text = warned(compare_scans(OLD, new))
+        assert "the prompts differ: 12 prompts (120 tokens) in OLD" in text
         assert "4 in both" in text
 
-    def test_few_prompts_are_told(self) -> None:
+    def test_few_prompts_are_a_warning(self) -> None:
         few = scan_of([[1.0] * 4, [1.0] * 4])
-        assert "OLD has only 4 prompts: intervals are too narrow" in loud(compare_scans(few, NEW))
+        assert "OLD has only 4 prompts: intervals are too narrow" in warned(compare_scans(few, NEW))
 
-    def test_the_same_prompts_are_told_quietly(self) -> None:
+    def test_the_same_prompts_are_no_warning(self) -> None:
         found = compare_scans(OLD, NEW)
-        assert "the same prompts in both, so intervals are paired: 12 prompts" in quiet(found)
-        assert loud(found) == ""
+        assert "the same prompts in both, intervals are paired: 12 prompts" in noted(found)
+        assert warned(found) == ""
 
-    def test_broken_values_in_new_are_told_loudly(self) -> None:
+    def test_nonfinite_values_in_new_are_a_warning(self) -> None:
         records = list(NEW.records)
         assert records[1].sums is not None
         sums = records[1].sums.model_copy(update={"nonfinite": 3})
         records[1] = records[1].model_copy(update={"sums": sums})
-        text = loud(compare_scans(OLD, NEW.model_copy(update={"records": records})))
-        assert "NEW HAS NaN OR INFINITE VALUES, which no figure counts, in 1 layer: 1" in text
+        text = warned(compare_scans(OLD, NEW.model_copy(update={"records": records})))
+        assert "NEW has NaN or infinite values, which no figure counts, in 1 layer: 1" in text
 
     def test_a_scale_over_the_batch_needs_the_same_batches(self) -> None:
         old, new = (
             changed(scan_of([[1.0] * 12], formats=["nvfp4:tensor"]), "run", batch_size=size)
             for size in ("auto", "4")
         )
-        assert "--batch-size auto in OLD, 4 in NEW" in loud(compare_scans(old, new))
+        assert "--batch-size differs: auto in OLD, 4 in NEW" in warned(compare_scans(old, new))
 
     def test_a_prototype_against_a_scan_of_ours(self) -> None:
         old = read_prototype(prototype(), "old")
         new = scan_of([[1.0] * 12] * 28)
         found = compare_scans(old, new)
-        assert "its figures are means over prompts, the other's pooled" in loud(found)
-        assert "not the same rounding: half-away in OLD, even in NEW" in loud(found)
-        assert "OLD does not tell its prompts" in loud(found)
-        assert "OLD does not tell its architecture, dtype" in quiet(found)
+        assert "OLD made by the prototype: no sums" in warned(found)
+        assert "rounding differs: half-away in OLD, even in NEW" in warned(found)
+        assert "the prompts of OLD are unknown" in warned(found)
+        assert "OLD does not record: architecture, dtype" in noted(found)

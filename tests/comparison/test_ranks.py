@@ -7,6 +7,7 @@ import pytest
 from made_pairs import scan_of
 
 from srdd.comparison import compare_scans
+from srdd.comparison.pairing import Place
 from srdd.comparison.ranks import Move, ranks
 
 
@@ -22,10 +23,10 @@ def test_moves_stand_the_farthest_first_with_ranks_by_hand() -> None:
     new = scan_of([[noise] * 12 for noise in (9.0, 2.0, 3.0, 4.0)], weights="b" * 64)
     group = compare_scans(old, new).groups[0]
     assert group.moves == (
-        Move(0, 4, 1, True),
-        Move(1, 3, 4, True),
-        Move(2, 2, 3, True),
-        Move(3, 1, 2, True),
+        Move(Place(0, None), 4, 1, True),
+        Move(Place(1, None), 3, 4, True),
+        Move(Place(2, None), 2, 3, True),
+        Move(Place(3, None), 1, 2, True),
     )
     # Of six pairs, the three with layer 0 stand the other way round.
     assert group.tau == pytest.approx(0.0)
@@ -38,20 +39,20 @@ def test_the_metric_decides_the_ranks() -> None:
     assert found.groups[0].tau is None
 
 
-def test_a_move_among_equals_is_not_sure() -> None:
+def test_a_move_among_equals_is_not_significant() -> None:
     rng = np.random.default_rng(5)
     old, new = (np.exp(rng.normal(0, 0.5, (6, 30))) for _ in range(2))
     moves = compare_scans(scan_of(list(old)), scan_of(list(new))).groups[0].moves
     assert moves
-    assert not any(move.sure for move in moves)
+    assert not any(move.significant for move in moves)
 
 
-def test_moves_of_weights_are_sure() -> None:
+def test_moves_of_weights_are_significant() -> None:
     old, new = ([[noise] for noise in pair] for pair in ((1.0, 2.0), (2.0, 1.0)))
     moves = compare_scans(scan_of(old, site="weight"), scan_of(new, site="weight")).groups[0].moves
-    assert [move.sure for move in moves] == [True, True]
+    assert [move.significant for move in moves] == [True, True]
 
 
-def test_without_replicates_nothing_tells() -> None:
+def test_without_replicates_it_is_unknown() -> None:
     moves = compare_scans(scan_of([[1.0], [2.0]]), scan_of([[2.0], [1.0]])).groups[0].moves
-    assert [move.sure for move in moves] == [None, None]
+    assert [move.significant for move in moves] == [None, None]

@@ -1,0 +1,224 @@
+"""The whole comparison of two scans: every metric of every row, and of all rows together."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from srdd.comparison.comparability import Remark, remarks, same_prompts
+from srdd.comparison.differences import Basis, Difference, Resampled, difference, resample
+from srdd.comparison.figures import figures_of
+from srdd.comparison.pairing import VIEWS, Matched, Place, match
+from srdd.comparison.ranks import Move, moves
+from srdd.documents.scan import Scan
+from srdd.errors import unknown_name
+from srdd.numerics.metrics import METRICS
+from srdd.numerics.sites import needs_prompts
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two scans; `source` is its file, or what stands for it."""
+
+    source: str
+    scan: Scan
+
+
+@dataclass(frozen=True)
+class Row:
+    """All metrics of a layer, a kind of tensor or a tensor, its records taken together."""
+
+    place: Place
+    differences: dict[str, Difference]
+
+    @property
+    def layer(self) -> int | None:
+        """Index of the layer; None for a kind."""
+        return self.place.layer
+
+    @property
+    def label(self) -> str:
+        """What it is, in words; untrusted text."""
+        return self.place.label
+
+
+@dataclass(frozen=True)
+class Group:
+    """One site in one format of each scan.
+
+    Attributes:
+        matched: the site, the formats, and which records were compared.
+        basis: where the intervals come from.
+        rows: in the order of the model.
+        overall: the metrics of all these rows' added sums; None where a scan holds no sums.
+        moves: rows that moved in rank by the comparison's metric, the farthest first.
+        tau: Kendall's tau between the two orders; None where there is none.
+    """
+
+    matched: Matched
+    basis: Basis
+    rows: tuple[Row, ...]
+    overall: dict[str, Difference] | None
+    moves: tuple[Move, ...]
+    tau: float | None
+
+    def verdicts(self, metric: str) -> Counter[str]:
+        """How many rows have each verdict."""
+        return Counter(row.differences[metric].verdict for row in self.rows)
+
+    def median(self, metric: str) -> float | None:
+        """The median over rows of the difference; None where none is defined."""
+        differences = [row.differences[metric].difference for row in self.rows]
+        defined = [value for value in differences if value is not None]
+        return statistics.median(defined) if defined else None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two scans compared.
+
+    Attributes:
+        metric: what rows are ranked by.
+        by: what a row is: a layer, a kind of tensor, or a tensor.
+        remarks: what a reader has to know first, the warnings in front.
+        left_out: what only one of them holds, in words.
+        groups: at least one.
+    """
+
+    old: Side
+    new: Side
+    metric: str
+    by: str
+    remarks: tuple[Remark, ...]
+    left_out: tuple[str, ...]
+    groups: tuple[Group, ...]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Every metric of every row, and of all rows together, as flat dictionaries.
+
+        Returns:
+            For each `site`, `operands`, `old_format`, `new_format`, `layer`, `tensor`, `metric`,
+            `old`, `new`, `difference`, `low` and `high` (ends of the difference's 95 % interval)
+            and `verdict`; None where there is none. `layer` and `tensor` are None for all rows
+            together.
+        """
+        flat = []
+        for group in self.groups:
+            every = [(row.place, row.differences) for row in group.rows]
+            if group.overall is not None:
+                every.append((Place(None, None), group.overall))
+            for place, differences in every:
+                for name, each in differences.items():
+                    low, high = each.interval or (None, None)
+                    flat.append(
+                        {
+                            "site": group.matched.site,
+                            "operands": group.matched.operands,
+                            "old_format": group.matched.old_format,
+                            "new_format": group.matched.new_format,
+                            "layer": place.layer,
+                            "tensor": place.tensor,
+                            "metric": name,
+                            "old": each.old,
+                            "new": each.new,
+                            "difference": each.difference,
+                            "low": low,
+                            "high": high,
+                            "verdict": each.verdict,
+                        }
+                    )
+        return flat
+
+
+def compare_scans(
+    old: Scan,
+    new: Scan,
+    *,
+    metric: str = "sqnr_db",
+    by: str = "layer",
+    sites: Sequence[str] = (),
+    old_format: str | None = None,
+    new_format: str | None = None,
+    names: tuple[str, str] = ("OLD", "NEW"),
+    seed: int = 0,
+) -> Comparison:
+    """Compare two scans: checkpoints, formats, or scale rules.
+
+    Arguments:
+        old, new: from `srdd.load_scan` or `srdd.scan_model`.
+        metric: of srdd.numerics.metrics.METRICS, what rows are ranked by.
+        by: of VIEWS, what a row is.
+        sites: only these; all that both have for none.
+        old_format, new_format: which format of each; each that both have, if left out.
+        names: what the two are called.
+        seed: of the bootstrap.
+
+    Raises:
+        UsageError: an unknown metric or view, or a site or format that is asked for is not there.
+        InputError: nothing is left to compare.
+    """
+    if metric not in METRICS:
+        raise unknown_name("metric", metric, METRICS)
+    if by not in VIEWS:
+        raise unknown_name("view", by, VIEWS)
+    matched, left_out = match(old, new, sites=sites, old_format=old_format, new_format=new_format)
+    paired = same_prompts(old, new)
+    return Comparison(
+        old=Side(names[0], old),
+        new=Side(names[1], new),
+        metric=metric,
+        by=by,
+        remarks=tuple(remarks(old, new, matched)),
+        left_out=tuple(left_out),
+        groups=tuple(_group(each, by, paired, metric, seed) for each in matched),
+    )
+
+
+def _group(matched: Matched, by: str, paired: bool, metric: str, seed: int) -> Group:
+    by_place = matched.rows(by)
+    places = list(by_place)
+    old = figures_of([[pair.old for pair in pairs] for pairs in by_place.values()])
+    new = figures_of([[pair.new for pair in pairs] for pairs in by_place.values()])
+    exact = not needs_prompts([matched.site])
+    summed = old.replicates is not None and new.replicates is not None
+    drawn: Resampled | None = None
+    if not exact and old.replicates is not None and new.replicates is not None:
+        drawn = resample(old.replicates, new.replicates, paired=paired, metric=metric, seed=seed)
+
+    def differences(row: int) -> dict[str, Difference]:
+        return {
+            name: difference(
+                name,
+                old.value(name, row),
+                new.value(name, row),
+                exact=exact,
+                old_reproduced=bool(old.exact[row]),
+                new_reproduced=bool(new.exact[row]),
+                ends=None if drawn is None else drawn.difference[name][row],
+                new_ends=None if drawn is None else drawn.new[name][row],
+            )
+            for name in METRICS
+        }
+
+    moved, tau = moves(
+        places,
+        old.values[metric][:-1],
+        new.values[metric][:-1],
+        metric,
+        None if drawn is None else (drawn.old_draws[:, :-1], drawn.new_draws[:, :-1]),
+        exact=exact,
+    )
+    basis: Basis = "exact" if exact else "none"
+    if drawn is not None:
+        basis = "paired" if paired else "independent"
+    return Group(
+        matched=matched,
+        basis=basis,
+        rows=tuple(Row(place, differences(row)) for row, place in enumerate(places)),
+        overall=differences(len(places)) if summed else None,
+        moves=tuple(moved),
+        tau=tau,
+    )
