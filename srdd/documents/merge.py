@@ -9,12 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import reduce
+from itertools import accumulate
 
 import numpy as np
 
-from srdd.documents.records import Measured, build, from_record
-from srdd.documents.scan import Calibration, Scan
+from srdd.documents.records import (
+    Measured,
+    add,
+    build,
+    experts_in,
+    from_record,
+    unseen_experts,
+)
+from srdd.documents.scan import Calibration, NotMeasured, Scan
 from srdd.errors import MergeError, counted
 from srdd.numerics.confidence import few_prompts
 from srdd.prompts.fingerprints import set_fingerprint
@@ -77,56 +84,69 @@ def _check_prompts(first: Calibration, other: Calibration, who: str) -> None:
     )
 
 
-def _counts(scan: Scan) -> dict[str, int]:
-    names = ("prompts", "tokens", "truncated", "left_out")
-    return {name: getattr(scan.calibration, name) or 0 for name in names}
+def _added(parts: Sequence[Scan], shifts: Sequence[int]) -> list[Measured]:
+    """The sums of all parts, whose replicates move up by `shifts`."""
+    total: dict[tuple[object, ...], Measured] = {}
+    for part, shift in zip(parts, shifts, strict=True):
+        for one in map(from_record, part.records):
+            key = (one.layer, *one.group, one.tensor)
+            moved = replace(one, replicates=np.roll(one.replicates, shift, axis=0))
+            if key not in total:
+                total[key] = one if one.site == "weight" else moved
+            elif one.site != "weight":  # the same weights in all, whatever the prompts
+                total[key] = add(total[key], moved)
+    return list(total.values())
 
 
-def _join(a: Measured, b: Measured, shift: int) -> Measured:
-    if a.site == "weight":
-        return a  # the same weights in both, whatever the prompts
-    return replace(
-        a,
-        replicates=a.replicates + np.roll(b.replicates, shift, axis=0),
-        tokens_by_sqnr=a.tokens_by_sqnr + b.tokens_by_sqnr,
-        undefined_tokens=a.undefined_tokens + b.undefined_tokens,
-    )
+def _not_measured(parts: Sequence[Scan]) -> list[NotMeasured]:
+    """What has no figures in any part; of stacked experts, those that saw no token in any."""
+    missing = {(one.module, one.site): one for one in parts[0].not_measured}
+    for part in parts[1:]:
+        others = {(one.module, one.site): one for one in part.not_measured}
+        for key, one in list(missing.items()):
+            del missing[key]
+            if key in others and (kept := _in_both(one, others[key])):
+                missing[key] = kept
+    return list(missing.values())
 
 
-def _warnings(a: Scan, b: Scan, prompts: int) -> list[str]:
-    """What both parts' readers were told, without what is true of a part only."""
-    told = [
+def _in_both(a: NotMeasured, b: NotMeasured) -> NotMeasured | None:
+    unseen_a, unseen_b = experts_in(a.reason), experts_in(b.reason)
+    if unseen_a is None or unseen_b is None:
+        # One of the two may not have been measured at all: then the other tells more.
+        return b if unseen_a is None and unseen_b is not None else a
+    reason = unseen_experts(unseen_a[0] & unseen_b[0], unseen_a[1])
+    return a.model_copy(update={"reason": reason}) if reason else None
+
+
+def _warnings(parts: Sequence[Scan], prompts: int) -> list[str]:
+    """The warnings of all parts, without what is true of a part only."""
+    kept = [
         sentence
-        for part in (a, b)
+        for part in parts
         for sentence in part.warnings
         if sentence != few_prompts(part.calibration.prompts or 0)
     ]
     few = few_prompts(prompts)
-    return list(dict.fromkeys([*told, *([few] if few else [])]))
+    return list(dict.fromkeys([*kept, *([few] if few else [])]))
 
 
-def _merge_two(a: Scan, b: Scan) -> Scan:
-    def by_tensor(scan: Scan) -> dict[tuple[object, ...], Measured]:
-        found = [from_record(record) for record in scan.records]
-        return {(one.layer, *one.group, one.tensor): one for one in found}
-
-    first, second = by_tensor(a), by_tensor(b)
-    counted = [_counts(a), _counts(b)]
-    shift = counted[0]["prompts"]
-    joined = [
-        _join(one, second[key], shift) if key in second else one for key, one in first.items()
-    ]
-    for key, one in second.items():
-        if key not in first:
-            moved = np.roll(one.replicates, shift, axis=0)
-            joined.append(replace(one, replicates=moved))
-    totals = {name: counted[0][name] + counted[1][name] for name in counted[0]}
-    fingerprints = a.calibration.prompt_fingerprints + b.calibration.prompt_fingerprints
+def _merge(parts: Sequence[Scan]) -> Scan:
+    first = parts[0]
+    prompts = [part.calibration.prompts or 0 for part in parts]
+    totals = {
+        name: sum(getattr(part.calibration, name) or 0 for part in parts)
+        for name in ("prompts", "tokens", "truncated", "left_out")
+    }
     records, rankings = build(
-        joined, rounding=a.settings.rounding, prompts=totals["prompts"], seed=a.settings.seed
+        _added(parts, [0, *accumulate(prompts[:-1])]),
+        rounding=first.settings.rounding,
+        prompts=totals["prompts"],
+        seed=first.settings.seed,
     )
-    sources = dict.fromkeys((a.calibration.source, b.calibration.source))
-    calibration = a.calibration.model_copy(
+    fingerprints = [one for part in parts for one in part.calibration.prompt_fingerprints]
+    sources = dict.fromkeys(part.calibration.source for part in parts)
+    calibration = first.calibration.model_copy(
         update={
             "source": " + ".join(source for source in sources if source) or None,
             "fingerprint": set_fingerprint(fingerprints) if fingerprints else None,
@@ -134,17 +154,15 @@ def _merge_two(a: Scan, b: Scan) -> Scan:
             **totals,
         }
     )
-    elapsed = (a.run.elapsed_s or 0.0) + (b.run.elapsed_s or 0.0)
-    still_missing = {(one.module, one.site) for one in b.not_measured}
-    missing = [one for one in a.not_measured if (one.module, one.site) in still_missing]
-    return a.model_copy(
+    elapsed_s = sum(part.run.elapsed_s or 0.0 for part in parts)
+    return first.model_copy(
         update={
             "calibration": calibration,
-            "run": a.run.model_copy(update={"elapsed_s": elapsed}),
+            "run": first.run.model_copy(update={"elapsed_s": elapsed_s}),
             "records": records,
             "rankings": rankings,
-            "not_measured": missing,
-            "warnings": _warnings(a, b, totals["prompts"]),
+            "not_measured": _not_measured(parts),
+            "warnings": _warnings(parts, totals["prompts"]),
         }
     )
 
@@ -175,4 +193,4 @@ def merge_scans(
                 _check_settings(other, scan, who)
             if not repeated:
                 _check_prompts(other.calibration, scan.calibration, who)
-    return reduce(_merge_two, scans)
+    return scans[0] if len(scans) == 1 else _merge(scans)

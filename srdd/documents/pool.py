@@ -1,72 +1,77 @@
-"""Several tensors taken as one: those of a layer, or all of a kind.
+"""Several tensors pooled: those of a layer, or all of a kind.
 
-Sums add, so the figures of several tensors together are those of their added sums; an average of
+Sums add, so the metrics of several tensors together are those of their added sums; an average of
 their metrics would be something else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import reduce
 
 import numpy as np
 
-from srdd.documents.records import Measured, build, from_record
-from srdd.documents.scan import Ranking, Record
+from srdd.documents.records import Measured, add, from_record, records_of
+from srdd.documents.scan import Record
 from srdd.errors import InputError
 from srdd.numerics.confidence import stability
 
 POOLED = "all"
-"""What stands in place of a tensor's name where several are taken as one."""
+"""What stands in place of a tensor's name where several are pooled."""
 
 
-def _measured(record: Record) -> Measured:
-    if record.replicates is None:
-        raise InputError(
-            f"layer {record.layer} has several tensors at site {record.site} and no sums",
-            "use a scan that `srdd scan` made",
-        )
-    return from_record(record)
+def pool_groups(
+    groups: Iterable[Sequence[Record]], *, rounding: str, seed: int, intervals: bool = True
+) -> list[Record]:
+    """One record for each group of records.
 
+    Pooling many groups at once is cheaper than one after the other, since prompts are resampled
+    once for all of them.
 
-def _add(a: Measured, b: Measured) -> Measured:
-    return replace(
-        a,
-        replicates=a.replicates + b.replicates,
-        tokens_by_sqnr=a.tokens_by_sqnr + b.tokens_by_sqnr,
-        undefined_tokens=a.undefined_tokens + b.undefined_tokens,
+    Arguments:
+        groups: each at least one record, all of one site.
+        rounding, seed: those of the scan.
+        intervals: False leaves out the bootstrap, which is most of the work.
+
+    Raises:
+        InputError: the records hold no sums, so they cannot be added.
+    """
+    members = [list(group) for group in groups]
+    if not members:
+        return []
+    return records_of(
+        [_pooled(group) for group in members],
+        rounding=rounding,
+        prompts=max(len(r.replicates.tokens) for g in members for r in g if r.replicates),
+        seed=seed if intervals else None,
     )
 
 
-def _stored(records: Sequence[Record]) -> int:
-    return max(len(record.replicates.tokens) for record in records if record.replicates)
+def pool(records: Sequence[Record], *, rounding: str, seed: int, intervals: bool = True) -> Record:
+    """Records of one site in one format as a single record; see `pool_groups`."""
+    return pool_groups([records], rounding=rounding, seed=seed, intervals=intervals)[0]
 
 
-def pool(records: Sequence[Record], *, rounding: str, seed: int) -> Record:
-    """Records of one site in one format, at least one, as a single record.
+def pool_layers(
+    records: Iterable[Record], *, rounding: str, seed: int, intervals: bool = True
+) -> list[Record]:
+    """Records of one site in one format -> one record a layer, in order; see `pool_groups`."""
+    layers: dict[int, list[Record]] = {}
+    for record in sorted(records, key=lambda record: record.layer):
+        layers.setdefault(record.layer, []).append(record)
+    return pool_groups(layers.values(), rounding=rounding, seed=seed, intervals=intervals)
 
-    Raises:
-        InputError: the records hold no sums, so they cannot be added.
-    """
-    one = replace(reduce(_add, map(_measured, records)), tensor=POOLED, shared_with=())
-    found, _ = build([one], rounding=rounding, prompts=_stored(records), seed=seed)
-    return found[0]
 
-
-def pooled(
-    records: Sequence[Record], rounding: str, seed: int
-) -> tuple[list[Record], list[Ranking]]:
-    """Records of one site in one format -> one record a layer, and the rankings of those.
-
-    Raises:
-        InputError: the records hold no sums, so they cannot be added.
-    """
-    layers: dict[int, Measured] = {}
+def _pooled(records: Sequence[Record]) -> Measured:
     for record in records:
-        one = replace(_measured(record), tensor=POOLED, shared_with=())
-        layers[record.layer] = _add(layers[record.layer], one) if record.layer in layers else one
-    return build(list(layers.values()), rounding=rounding, prompts=_stored(records), seed=seed)
+        if record.replicates is None:
+            raise InputError(
+                f"layer {record.layer} has several tensors at site {record.site} and no sums",
+                "use a scan that `srdd scan` made",
+            )
+    total = reduce(add, map(from_record, records))
+    return replace(total, tensor=POOLED, shared_with=())
 
 
 def stability_of(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -49,12 +50,22 @@ class Measured:
         return self.site, str(self.spec), self.operands
 
 
+def add(a: Measured, b: Measured) -> Measured:
+    """Two tensors pooled, or one tensor over two sets of prompts; the rest is that of `a`."""
+    return replace(
+        a,
+        replicates=a.replicates + b.replicates,
+        tokens_by_sqnr=a.tokens_by_sqnr + b.tokens_by_sqnr,
+        undefined_tokens=a.undefined_tokens + b.undefined_tokens,
+    )
+
+
 def _defined(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
 def _record(
-    measured: Measured, rounding: str, used: int, ends: dict[str, tuple[float, float]]
+    measured: Measured, rounding: str, stored: int, ends: dict[str, tuple[float, float]] | None
 ) -> schema.Record:
     pooled = measured.replicates.sum(axis=0)
     metrics = {name: _defined(float(value)) for name, value in derive(pooled).items()}
@@ -76,7 +87,8 @@ def _record(
             "operands": measured.operands,
             "metrics": metrics,
             "vs_floor_db": None if sqnr is None else sqnr - floor,
-            "intervals": {
+            "intervals": ends
+            and {
                 name: None if np.isnan(pair).any() or name in meaningless else pair
                 for name, pair in ends.items()
             },
@@ -88,18 +100,52 @@ def _record(
             },
             "undefined": why_undefined(pooled) | meaningless,
             "sums": single,
-            "replicates": sums.to_lists(measured.replicates[:used]),
+            "replicates": sums.to_lists(measured.replicates[:stored]),
         }
     )
 
 
-def _by_layer(group: Sequence[Measured]) -> sums.Sums:
-    """Sums of whole layers, (REPLICATES, layers, fields): a layer may have several tensors."""
+def records_of(
+    group: Sequence[Measured], *, rounding: str, prompts: int, seed: int | None
+) -> list[schema.Record]:
+    """The records of tensors of one site, in the order given.
+
+    Arguments:
+        group: tensors of one site; prompts are resampled for all of them together.
+        rounding: what the floors are those of.
+        prompts: how many prompts were measured; replicates beyond them are not stored.
+        seed: of the bootstrap; None for records without intervals, which cost much less.
+    """
+    ends: list[dict[str, tuple[float, float]] | None] = [None] * len(group)
+    if seed is not None:
+        found = intervals(np.stack([one.replicates for one in group], axis=1), seed=seed)
+        pairs = {name: both.tolist() for name, both in found.items()}
+        ends = [
+            {name: tuple(both[place]) for name, both in pairs.items()}
+            for place in range(len(group))
+        ]
+    # Weights do not vary with the prompts and fill the first replicate only.
+    stored = 1 if group[0].site == "weight" else min(REPLICATES, prompts)
+    return [_record(one, rounding, stored, own) for one, own in zip(group, ends, strict=True)]
+
+
+def _rankings(group: Sequence[Measured], seed: int) -> list[schema.Ranking]:
+    """How stable the rankings of whole layers are; a layer may have several tensors."""
     layers = sorted({one.layer for one in group})
-    pooled = sums.new(REPLICATES, len(layers))
+    by_layer = sums.new(REPLICATES, len(layers))
     for one in group:
-        pooled[:, layers.index(one.layer)] += one.replicates
-    return pooled
+        by_layer[:, layers.index(one.layer)] += one.replicates
+    first = group[0]
+    return [
+        schema.Ranking(
+            site=first.site,
+            format=first.spec.format.name,
+            scale_rule=first.spec.scale_rule,
+            operands=first.operands,
+            **vars(stability(by_layer, metric, TOP_K, seed=seed)),
+        )
+        for metric in ranked_by(first.site)
+    ]
 
 
 def build(
@@ -109,41 +155,34 @@ def build(
 
     Arguments:
         measured: in any order; the records come in order of site, format and layer.
-        prompts: how many prompts were measured; replicates beyond them are not stored.
-        seed: of the bootstrap.
+        rounding, prompts, seed: see `records_of`.
     """
     groups: dict[tuple[str, str, str | None], list[Measured]] = {}
-    for one in measured:
+    for one in sorted(measured, key=lambda one: one.layer):  # in a layer, as its tensors come
         groups.setdefault(one.group, []).append(one)
+    order = dict.fromkeys(one.group for one in measured)
     records, rankings = [], []
-    for group in groups.values():
-        group = sorted(group, key=lambda one: one.layer)  # in a layer, as its tensors come
-        stacked = np.stack([one.replicates for one in group], axis=1)
-        ends = intervals(stacked, seed=seed)
-        # Weights do not vary with the prompts and fill the first replicate only.
-        used = 1 if group[0].site == "weight" else min(REPLICATES, prompts)
-        for place, one in enumerate(group):
-            pairs = {
-                name: (float(both[place, 0]), float(both[place, 1])) for name, both in ends.items()
-            }
-            records.append(_record(one, rounding, used, pairs))
-        by_layer = _by_layer(group)
-        for metric in ranked_by(group[0].site):
-            found = stability(by_layer, metric, TOP_K, seed=seed)
-            rankings.append(
-                schema.Ranking(
-                    site=group[0].site,
-                    format=group[0].spec.format.name,
-                    scale_rule=group[0].spec.scale_rule,
-                    operands=group[0].operands,
-                    metric=metric,
-                    top_k=found.top_k,
-                    tau_halves=found.tau_halves,
-                    top_k_change=found.top_k_change,
-                    spread=found.spread,
-                )
-            )
+    for key in order:
+        records += records_of(groups[key], rounding=rounding, prompts=prompts, seed=seed)
+        rankings += _rankings(groups[key], seed)
     return records, rankings
+
+
+_UNSEEN = re.compile(r"experts? (\d+(?:, \d+)*) of (\d+) saw no token")
+
+
+def unseen_experts(experts: Iterable[int], count: int) -> str | None:
+    """The reason for `NotMeasured` that some of `count` stacked experts saw no token, if any."""
+    names = ", ".join(str(expert) for expert in sorted(experts))
+    if not names:
+        return None
+    return f"{'experts' if ', ' in names else 'expert'} {names} of {count} saw no token"
+
+
+def experts_in(reason: str) -> tuple[set[int], int] | None:
+    """The inverse of `unseen_experts`; None for any other reason."""
+    found = _UNSEEN.fullmatch(reason)
+    return found and ({int(name) for name in found[1].split(", ")}, int(found[2]))
 
 
 def from_record(record: schema.Record) -> Measured:
@@ -157,7 +196,7 @@ def from_record(record: schema.Record) -> Measured:
             f"the record of layer {record.layer} holds no sums, so it cannot be merged",
             "merge scans that `srdd scan` made",
         )
-    stored = sums.from_lists(record.replicates.model_dump())
+    stored = sums.from_lists(vars(record.replicates))
     replicates = sums.new(REPLICATES)
     replicates[: len(stored)] = stored
     tokens = record.token_sqnr_db

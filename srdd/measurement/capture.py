@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from srdd.documents.records import Measured
+from srdd.documents.records import Measured, unseen_experts
 from srdd.documents.scan import Operands
 from srdd.measurement.products import product_sums
 from srdd.measurement.tallies import Rows, Tally
@@ -255,11 +255,7 @@ class Capture:
     def _unseen(self, point: Point) -> str | None:
         """Which of a point's experts saw no token, in words."""
         count = len(dict(stacked_in(point.module))[point.key or ""])
-        idle = sorted(set(range(count)) - self._seen.get(point, set()))
-        if not idle:
-            return None
-        who = "expert" if len(idle) == 1 else "experts"
-        return f"{who} {', '.join(map(str, idle))} of {count} saw no token"
+        return unseen_experts(set(range(count)) - self._seen.get(point, set()), count)
 
     def measured(self) -> list[Measured]:
         """What was added up, point by point and format by format; waits for the device."""

@@ -129,11 +129,12 @@ def figures_of(scan: Scan, *, site: str | None, format: str | None, metric: str)
     sites = scan.settings.sites
     if site is None:
         site = "output" if "output" in sites or len(sites) > 1 else sites[0]
-    records, rankings = scan.select(site, format), scan.rankings
+    records = scan.select(site, format)
     if len({record.layer for record in records}) < len(records):
-        from srdd.documents.pool import pooled
+        from srdd.documents.pool import pool_layers
 
-        records, rankings = pooled(records, scan.settings.rounding, scan.settings.seed)
+        settings = scan.settings
+        records = pool_layers(records, rounding=settings.rounding, seed=settings.seed)
     _check_complete(scan, records, site)
     first = records[0]
     group = (first.site, first.format, first.scale_rule, first.operands)
@@ -145,7 +146,7 @@ def figures_of(scan: Scan, *, site: str | None, format: str | None, metric: str)
         layers=tuple(_figure(scan, record, metric) for record in records),
         records=tuple(records),
         rankings=tuple(
-            r for r in rankings if (r.site, r.format, r.scale_rule, r.operands) == group
+            r for r in scan.rankings if (r.site, r.format, r.scale_rule, r.operands) == group
         ),
         seed=scan.settings.seed,
     )

@@ -21,6 +21,8 @@ from srdd.numerics.metrics import METRICS, derive
 from srdd.numerics.sums import Sums, field
 
 RESAMPLES = 1000
+CHUNK = 64
+"""Records that are resampled at once: 6 MB of sums, however many records there are."""
 FEWEST_REPLICATES = 2
 """With a single replicate nothing can be said about the spread between prompts."""
 FEW_PROMPTS = 10
@@ -72,8 +74,13 @@ def intervals(
         empty = np.full((replicates.shape[1], 2), np.nan)
         return {name: empty.copy() for name in derive(replicates[:1])}
     tail = (1 - level) / 2
-    drawn = derive(_draws(held, resamples, seed))
-    return {name: np.quantile(values, [tail, 1 - tail], axis=0).T for name, values in drawn.items()}
+    ends: dict[str, list[NDArray[np.float64]]] = {}
+    for start in range(0, held.shape[1], CHUNK):
+        # One seed, so that the records of all chunks see the same draws.
+        drawn = derive(_draws(held[:, start : start + CHUNK], resamples, seed))
+        for name, values in drawn.items():
+            ends.setdefault(name, []).append(np.quantile(values, [tail, 1 - tail], axis=0).T)
+    return {name: np.concatenate(chunks) for name, chunks in ends.items()}
 
 
 def kendall_tau(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:

@@ -61,9 +61,7 @@ def field(sums: Sums, name: str) -> NDArray[np.float64]:
 def to_lists(sums: Sums) -> dict[str, list[int | float]]:
     """Sums (n, len(FIELDS)) -> for each field its n values; counts as whole numbers."""
     return {
-        name: [int(v) for v in field(sums, name)]
-        if name in COUNTS
-        else [float(v) for v in field(sums, name)]
+        name: (field(sums, name).astype(np.int64) if name in COUNTS else field(sums, name)).tolist()
         for name in FIELDS
     }
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from rich.console import RenderableType
 from rich.text import Text
 
-from srdd.documents.pool import pool, pooled
+from srdd.documents.pool import pool_groups, pool_layers
 from srdd.documents.scan import Record, Scan
 from srdd.errors import counted
 from srdd.numerics.formats import parse_spec
@@ -65,12 +65,15 @@ def format_comparison(scan: Scan, site: str) -> list[RenderableType]:
     records = {spec: found for spec, found in records.items() if found}
     if len(records) < 2 or any(r.replicates is None for found in records.values() for r in found):
         return []
-    whole = {spec: pool(found, rounding=rounding, seed=seed) for spec, found in records.items()}
+    pooled = pool_groups(records.values(), rounding=rounding, seed=seed)
+    whole = dict(zip(records, pooled, strict=True))
     floors = [
         number(product_floor_db(floor_of(parse_spec(spec), rounding).sqnr_db, record.operands))
         for spec, record in whole.items()
     ]
-    layers = {spec: pooled(found, rounding, seed)[0] for spec, found in records.items()}
+    layers = {
+        spec: pool_layers(found, rounding=rounding, seed=seed) for spec, found in records.items()
+    }
     worst = [min((r for r in found), key=_sqnr_or_best) for found in layers.values()]
     which = "both operands, layers pooled" if site == "linear" else "layers pooled"
     return [

@@ -64,33 +64,28 @@ class Group:
         return len({record.layer for record in self.tensors}) < len(self.tensors)
 
     @cached_property
-    def _pooled(self) -> tuple[tuple[Record, ...], tuple[Ranking, ...]]:
-        settings = self.scan.settings
-        if self.several:
-            from srdd.documents.pool import pooled
-
-            layers, rankings = pooled(self.tensors, settings.rounding, settings.seed)
-            return tuple(layers), tuple(rankings)
-        wanted = (self.site, self.operands, self.spec)
-        return self.tensors, tuple(
-            r
-            for r in self.scan.rankings
-            if (r.site, r.operands, f"{r.format}:{r.scale_rule}") == wanted
-        )
-
-    @property
     def layers(self) -> tuple[Record, ...]:
         """One record a layer, its tensors pooled.
 
         Raises:
             InputError: a layer has several tensors, and their sums are not in the scan.
         """
-        return self._pooled[0]
+        if not self.several:
+            return self.tensors
+        from srdd.documents.pool import pool_layers
+
+        settings = self.scan.settings
+        return tuple(pool_layers(self.tensors, rounding=settings.rounding, seed=settings.seed))
 
     @property
     def rankings(self) -> tuple[Ranking, ...]:
         """How stable rankings of `layers` are; none where the scan cannot tell."""
-        return self._pooled[1]
+        wanted = (self.site, self.operands, self.spec)
+        return tuple(
+            r
+            for r in self.scan.rankings
+            if (r.site, r.operands, f"{r.format}:{r.scale_rule}") == wanted
+        )
 
     @property
     def thresholds(self) -> Thresholds:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from rich.console import RenderableType
 from rich.text import Text
 
-from srdd.documents.pool import pool, pooled
+from srdd.documents.pool import pool, pool_layers
 from srdd.documents.scan import Operands, Record, Scan
 from srdd.noise.zones import by_depth, zone_of
 from srdd.numerics.formats import parse_spec
@@ -119,7 +119,12 @@ def operand_tables(scan: Scan, spec: str, by: str) -> list[RenderableType]:
         return [
             Fitted("By kind of linear (pooled over layers)", [*first, *_columns(spec, rows), last])
         ]
-    rows = _paired({which: pooled(found, rounding, seed)[0] for which, found in records.items()})
+    rows = _paired(
+        {
+            which: pool_layers(found, rounding=rounding, seed=seed)
+            for which, found in records.items()
+        }
+    )
     words = [verdict(row["both"], thresholds) for row in rows]
     zones = by_depth(len(scan.model.layers))
     return [

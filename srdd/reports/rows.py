@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from srdd.documents.pool import pool
+from srdd.documents.pool import pool, pool_groups
 from srdd.documents.scan import Operands, Record
 from srdd.model.kinds import ORDER, kind_of, kinds_of
 from srdd.reports.groups import Group
@@ -124,7 +124,12 @@ def _by_key(group: Group, by: str) -> dict[_Key, tuple[Record, tuple[Record, ...
     members: dict[str | None, list[Record]] = {}
     for record in sorted(group.tensors, key=_kind_place):
         members.setdefault(kinds(record), []).append(record)
-    return {(None, kind, ""): (_pool(group, held), tuple(held)) for kind, held in members.items()}
+    settings = group.scan.settings
+    pooled = pool_groups(members.values(), rounding=settings.rounding, seed=settings.seed)
+    return {
+        (None, kind, ""): (record, tuple(members[kind]))
+        for kind, record in zip(members, pooled, strict=True)
+    }
 
 
 def whole(group: Group) -> Row:

@@ -9,7 +9,7 @@ import numpy as np
 from rich.console import RenderableType
 from rich.text import Text
 
-from srdd.documents.pool import pooled
+from srdd.documents.pool import pool_layers
 from srdd.documents.scan import Ranking, Record, Scan
 from srdd.errors import counted
 from srdd.noise.zones import Zone, by_depth, zone_of
@@ -183,7 +183,7 @@ def _group(scan: Scan, site: str, spec: str, by: str) -> list[RenderableType]:
     if several and by == "kind":
         return [*parts, kind_table(records, rounding, seed)]
     if several:
-        layers, _ = pooled(records, rounding, seed)
+        layers = pool_layers(records, rounding=rounding, seed=seed)
     parts.append(_overall(layers, thresholds, floor, len(layers)))
     columns = _layer_columns(layers, zones, thresholds)
     if several:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rich.text import Text
 
-from srdd.documents.pool import pool
+from srdd.documents.pool import pool_groups
 from srdd.documents.scan import Record
 from srdd.model.kinds import ORDER, kind_of, kinds_of
 from srdd.numerics.metrics import Thresholds
@@ -76,7 +76,7 @@ def kind_table(records: Sequence[Record], rounding: str, seed: int) -> Fitted:
     groups: dict[str, list[Record]] = {}
     for record in sorted(records, key=kind_place):
         groups.setdefault(kinds(record), []).append(record)
-    whole = [pool(group, rounding=rounding, seed=seed) for group in groups.values()]
+    whole = pool_groups(groups.values(), rounding=rounding, seed=seed)
     worst = [lowest(group) for group in groups.values()]
     return Fitted(
         "By kind of tensor (pooled over layers)",

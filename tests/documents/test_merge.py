@@ -8,13 +8,14 @@ from typing import Any
 import families
 import numpy as np
 import pytest
-from made_scans import made
+from made_scans import made, thorough
 
 from srdd import merge_scans
 from srdd.documents.records import REPLICATES, from_record
 from srdd.documents.scan import Calibration, NotMeasured, Scan
 from srdd.errors import MergeError
 from srdd.measurement.scanner import scan_model
+from srdd.numerics.confidence import intervals
 from srdd.prompts.reading import from_strings
 
 TEXTS = [f"prompt {n}: {'word ' * (n % 5)}" for n in range(REPLICATES + 12)]
@@ -129,6 +130,52 @@ def test_a_layer_that_ran_in_no_part_is_still_named(scanned: Scanner) -> None:
     merged = merge_scans([without(scanned(0, 5), 1, 2), without(scanned(5, 12), 2)])
     assert [one.module for one in merged.not_measured] == ["model.layers.2"]
     assert {record.layer for record in merged.records} == {0, 1}
+
+
+NEVER_RAN = "no forward pass went through it"
+
+
+@pytest.mark.parametrize(
+    ("reasons", "expected"),
+    [
+        (["experts 1, 2 of 4 saw no token", None], None),
+        ([None, "expert 1 of 4 saw no token"], None),
+        (["experts 1, 2 of 4 saw no token", "experts 0, 3 of 4 saw no token"], None),
+        (["experts 1, 2 of 4 saw no token", "experts 2, 3 of 4 saw no token"], "expert 2 of 4"),
+        (["experts 1, 2, 3 of 4 saw no token"] * 3, "experts 1, 2, 3 of 4"),
+        ([NEVER_RAN, "expert 3 of 4 saw no token"], "expert 3 of 4"),
+        (["expert 3 of 4 saw no token", NEVER_RAN], "expert 3 of 4"),
+        ([NEVER_RAN, NEVER_RAN], NEVER_RAN),
+    ],
+)
+def test_an_expert_that_saw_a_token_in_any_part_is_measured(
+    reasons: list[str | None], expected: str | None
+) -> None:
+    parts = [
+        made([0.2]).model_copy(
+            update={
+                "not_measured": [NotMeasured(module="experts.up", site="input", reason=reason)]
+                if reason
+                else []
+            }
+        )
+        for reason in reasons
+    ]
+    merged = merge_scans(parts, repeated=True).not_measured
+    assert [one.reason.removesuffix(" saw no token") for one in merged] == (
+        [expected] if expected else []
+    )
+
+
+def test_merging_many_scans_resamples_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = [thorough([0.2, 0.3]) for _ in range(4)]
+    calls = []
+    monkeypatch.setattr(
+        "srdd.documents.records.intervals",
+        lambda *given, **options: calls.append(given) or intervals(*given, **options),
+    )
+    merge_scans(parts, repeated=True)
+    assert len(calls) == 1
 
 
 def test_parts_that_were_batched_make_the_whole(scanned: Scanner) -> None:

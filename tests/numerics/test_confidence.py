@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from scipy import stats
 
 from srdd.numerics import sums
-from srdd.numerics.confidence import intervals, kendall_tau, stability
+from srdd.numerics.confidence import CHUNK, intervals, kendall_tau, stability
 from srdd.numerics.metrics import derive
 
 
@@ -49,6 +51,27 @@ def test_an_interval_holds_the_pooled_figure() -> None:
         ends = intervals(drawn)[name]
         assert (ends[:, 0] <= pooled[name]).all()
         assert (pooled[name] <= ends[:, 1]).all()
+
+
+def test_many_records_get_what_each_gets_alone() -> None:
+    many = replicates(np.random.default_rng(9).uniform(0.2, 0.4, (8, CHUNK + 3)))
+    together = intervals(many, resamples=50)
+    for place in (0, CHUNK - 1, CHUNK, CHUNK + 2):
+        alone = intervals(many[:, place : place + 1], resamples=50)
+        for name, ends in together.items():
+            np.testing.assert_allclose(ends[place], alone[name][0], rtol=1e-12)
+
+
+def test_memory_does_not_grow_with_the_records() -> None:
+    def peak(records: int) -> int:
+        many = replicates(np.full((4, records), 0.3))
+        tracemalloc.start()
+        intervals(many, resamples=200)
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    assert peak(20 * CHUNK) < 2 * peak(2 * CHUNK)
 
 
 def test_a_single_replicate_says_nothing_about_spread() -> None:
