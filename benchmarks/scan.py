@@ -144,6 +144,7 @@ def _against_plain(
 
 def weights(layers: int, rounds: int) -> None:
     """Site `weight` against the eager kernel, and against reading the same bytes from a file."""
+    from srdd.measurement.plan import Plan
     from srdd.measurement.weights import measure_weights
     from srdd.model.linears import find_weights
     from srdd.model.structure import find_structure
@@ -166,7 +167,7 @@ def weights(layers: int, rounds: int) -> None:
                     pass
 
         def fused() -> None:
-            measure_weights(model, structure, [spec])
+            measure_weights(model, structure, Plan.of(formats="mxfp4"))
 
         def eager() -> None:
             data = found[0]  # one weight: all of them take minutes

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from srdd.cli import console, options
-from srdd.cli.inputs import Display, check_max_length, parse_batch_size, read_prompts, recorded
+from srdd.cli.inputs import Display, read_prompts, recorded
 from srdd.errors import InputError, OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ def evaluate(
         ),
     ] = None,
     batch_size: options.BatchSize = "auto",
-    apply_chat_template: options.ChatTemplate = False,
+    apply_chat_template: options.ChatTemplate = None,
     dtype: options.Dtype = "auto",
     device: options.Device = None,
     device_map: options.DeviceMap = None,
@@ -217,6 +217,7 @@ def evaluate(
     Loss, perplexity and KL divergence, with 95 % intervals over prompts, beside the model as it is.
     """
     from srdd.documents.document import check_target
+    from srdd.measurement.plan import check_batch_size, check_max_length
     from srdd.model.checkpoint import check_dtype, check_tokenizer, find
     from srdd.numerics.formats import check_seed
 
@@ -224,9 +225,9 @@ def evaluate(
     check_seed(seed)
     check_dtype(dtype)
     check_max_length(max_length, least=2)
-    size = parse_batch_size(batch_size)
+    size = check_batch_size(batch_size)
     sources = (rin, prompts, text)
-    if text is not None and (prompts is not None or skip or apply_chat_template):
+    if text is not None and (prompts is not None or skip or apply_chat_template is not None):
         raise UsageError(
             "--text goes without --prompts, --skip and --apply-chat-template", "leave one out"
         )

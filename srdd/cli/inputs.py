@@ -5,37 +5,13 @@ from __future__ import annotations
 import sys
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from srdd.cli import console, interrupts
-from srdd.errors import UsageError
 
 if TYPE_CHECKING:
     from srdd.measurement.listener import Listener
     from srdd.prompts.reading import PromptSet
-
-
-def parse_batch_size(given: str) -> int | Literal["auto"]:
-    """`auto` or a whole number from 1.
-
-    Raises:
-        UsageError: neither.
-    """
-    if given == "auto":
-        return "auto"
-    if given.isdecimal() and int(given) >= 1:
-        return int(given)
-    raise UsageError(f"--batch-size is {given!r}", "use auto, or a whole number from 1")
-
-
-def check_max_length(length: int | None, least: int = 1) -> None:
-    """Make sure that prompts are not cut to nothing.
-
-    Raises:
-        UsageError: they are.
-    """
-    if length is not None and length < least:
-        raise UsageError(f"--max-length is {length}", f"use --max-length {least} or more")
 
 
 def read_prompts(source: str | None, limit: int | None, skip: int) -> PromptSet:
@@ -79,5 +55,5 @@ class Display:
         from srdd.measurement.listener import Listener
 
         return Listener(
-            started=self.started, advanced=self.advanced, told=console.say, noted=console.warn
+            started=self.started, advanced=self.advanced, informed=console.say, warned=console.warn
         )

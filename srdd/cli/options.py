@@ -38,8 +38,12 @@ Limit = Annotated[
 Skip = Annotated[int, typer.Option(metavar="N", help="Leave out so many prompts first.")]
 BatchSize = Annotated[str, typer.Option(metavar="N|auto", help="Prompts in a batch.")]
 ChatTemplate = Annotated[
-    bool,
-    typer.Option("--apply-chat-template", help="Write prompts as chats.", show_default="off"),
+    bool | None,
+    typer.Option(
+        "--apply-chat-template/--no-chat-template",
+        help="Apply the tokenizer's chat template to prompts.",
+        show_default="to chat messages, not to plain text",
+    ),
 ]
 Dtype = Annotated[
     str, typer.Option(metavar="NAME", help="Load weights as auto, bfloat16, float16 or float32.")

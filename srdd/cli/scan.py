@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from srdd.cli import console, options
-from srdd.cli.inputs import Display, check_max_length, parse_batch_size, read_prompts, recorded
+from srdd.cli.inputs import Display, read_prompts, recorded
 from srdd.errors import OutputError, UsageError, unknown_name
 
 if TYPE_CHECKING:
     from srdd.documents.scan import Scan
-    from srdd.numerics.metrics import Thresholds
 
 
 def default_name(model: str, formats: list[str], now: datetime) -> Path:
@@ -27,36 +26,22 @@ def default_name(model: str, formats: list[str], now: datetime) -> Path:
     return Path(f"srdd-{stem[:80] or 'model'}-{spec}-{now:%Y%m%d-%H%M%S}.json")
 
 
-def parse_thresholds(given: list[str]) -> Thresholds:
-    """`METRIC=VALUE` settings on top of the defaults.
+def parse_thresholds(settings: list[str]) -> dict[str, float]:
+    """`METRIC=VALUE` settings as numbers by name; srdd.measurement.plan checks both.
 
     Raises:
-        UsageError: no such metric, or a value out of range.
+        UsageError: one has no number.
     """
-    from dataclasses import asdict
-
-    from srdd.numerics.metrics import Thresholds
-
-    values = asdict(Thresholds())
-    for setting in given:
-        name, equals, value = setting.partition("=")
-        if name not in values:
-            raise unknown_name("threshold", name, values)
+    values = {}
+    for setting in settings:
+        name, _, value = setting.partition("=")
         try:
-            number = float(value)
+            values[name] = float(value)
         except ValueError:
-            number = float("nan")
-        bounded = name in ("deadzone", "saturation")
-        if not equals or number != number or abs(number) == float("inf"):
             raise UsageError(
                 f"--threshold {setting!r} has no number", f"write --threshold {name}=0.1"
-            )
-        if (bounded and not 0 <= number <= 1) or (name == "relative_error" and number < 0):
-            raise UsageError(
-                f"--threshold {setting} is not a fraction", f"5 % is written {name}=0.05"
-            )
-        values[name] = number
-    return Thresholds(**values)
+            ) from None
+    return values
 
 
 def scan(
@@ -132,7 +117,7 @@ def scan(
         typer.Option(metavar="N", help="Cut prompts to so many tokens.", show_default="off"),
     ] = None,
     batch_size: options.BatchSize = "auto",
-    apply_chat_template: options.ChatTemplate = False,
+    apply_chat_template: options.ChatTemplate = None,
     skip_first_token: Annotated[
         bool,
         typer.Option(
@@ -164,37 +149,43 @@ def scan(
     Shows a table and writes the scan as JSON.
     """
     from srdd.documents.document import check_target
+    from srdd.measurement.plan import Plan, check_batch_size
     from srdd.model.checkpoint import check_dtype, check_tokenizer, find
-    from srdd.numerics.formats import check_rounding, check_seed, parse_specs
-    from srdd.numerics.sites import check_sites, needs_prompts
     from srdd.reports.tensors import VIEWS
 
-    specs = [str(spec) for spec in parse_specs(format)]
-    sites = check_sites(site)
-    check_rounding(rounding)
-    check_seed(seed)
+    plan = Plan.of(
+        formats=format,
+        sites=site,
+        include=include,
+        exclude=exclude,
+        rounding=rounding,
+        max_length=max_length,
+        batch_size=check_batch_size(batch_size),
+        apply_chat_template=apply_chat_template,
+        skip_first_token=skip_first_token,
+        thresholds=parse_thresholds(threshold),
+        seed=seed,
+    )
     if by not in VIEWS:
         raise unknown_name("view", by, VIEWS)
     check_dtype(dtype)
-    check_max_length(max_length)
-    size = parse_batch_size(batch_size)
-    thresholds = parse_thresholds(threshold)
-    target = None if output == "-" else Path(output or default_name(model, specs, datetime.now()))
+    target = (
+        None if output == "-" else Path(output or default_name(model, plan.formats, datetime.now()))
+    )
     if target is not None:
         check_target(target, force=force)
-    reads = needs_prompts(sites)
-    prompt_set = read_prompts(prompts, limit, skip) if reads else None
+    prompt_set = read_prompts(prompts, limit, skip) if plan.needs_prompts else None
     checkpoint = find(model, revision=revision, allow_pickle=allow_pickle)
     words = find(tokenizer, weights=False) if tokenizer else checkpoint
-    if reads:
+    if plan.needs_prompts:
         check_tokenizer(words)
 
     with console.phase("starting torch and transformers"):
-        from srdd.measurement.scanner import Origin, scan_model
+        from srdd.measurement.scanner import Origin, measure_model
         from srdd.model.load import load_model, load_tokenizer
     with console.phase(f"loading {model}"):
         reader = None
-        if reads:
+        if plan.needs_prompts:
             reader = load_tokenizer(words, trust_remote_code=trust_remote_code)
         loaded = load_model(
             checkpoint,
@@ -207,21 +198,11 @@ def scan(
 
     display = Display()
     try:
-        result = scan_model(
+        result = measure_model(
             loaded.model,
             reader,
             prompt_set,
-            formats=specs,
-            sites=sites,
-            include=include,
-            exclude=exclude,
-            rounding=rounding,
-            max_length=max_length,
-            batch_size=size,
-            apply_chat_template=apply_chat_template,
-            skip_first_token=skip_first_token,
-            thresholds=thresholds,
-            seed=seed,
+            plan,
             origin=Origin(
                 name=recorded(model),
                 source=checkpoint.source,

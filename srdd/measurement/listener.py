@@ -8,28 +8,28 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Listener:
-    """What a caller wants to hear while a scan runs; by default nothing.
+    """Callbacks for progress and messages; by default all of them do nothing.
 
     Attributes:
-        started: called before long work with what it is, its amount, and the unit of that.
-        advanced: called with the amount that has been done since.
-        told: called with a sentence that is good to know before the work begins.
-        noted: called with a sentence when something was done otherwise than asked for.
+        started: called before long work with its title, its amount, and the unit of the amount.
+        advanced: called with the amount done since the last call.
+        informed: called with a sentence that is of interest only while the work runs.
+        warned: called with a sentence that a reader of the result should know.
+        warnings: the sentences given to `warned`; they go into the document.
     """
 
-    started: Callable[[str, int, str], None] = lambda what, amount, unit: None
+    started: Callable[[str, int, str], None] = lambda title, amount, unit: None
     advanced: Callable[[int], None] = lambda amount: None
-    told: Callable[[str], None] = lambda sentence: None
-    noted: Callable[[str], None] = lambda sentence: None
-    notes: list[str] = field(default_factory=list)
+    informed: Callable[[str], None] = lambda sentence: None
+    warned: Callable[[str], None] = lambda sentence: None
+    warnings: list[str] = field(default_factory=list)
 
-    def tell(self, sentence: str) -> None:
-        """Say something that is of no use afterwards."""
-        self.told(sentence)
+    def inform(self, sentence: str) -> None:
+        """Pass a sentence on without keeping it."""
+        self.informed(sentence)
 
-    def note(self, sentence: str) -> None:
-        """Tell it and keep it for the document, once however often it happens."""
-        if sentence in self.notes:
-            return
-        self.notes.append(sentence)
-        self.noted(sentence)
+    def warn(self, sentence: str) -> None:
+        """Pass a warning on and keep it for the document, once however often it occurs."""
+        if sentence not in self.warnings:
+            self.warnings.append(sentence)
+            self.warned(sentence)

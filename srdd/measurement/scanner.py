@@ -7,30 +7,30 @@ structure ──► activations (prompts) ──► sums ──► records ─�
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
-from typing import Any, Literal
+from typing import Any
 
 from torch import nn
 
 from srdd.documents import scan as schema
 from srdd.documents.records import Measured, build
 from srdd.errors import UsageError, counted
-from srdd.measurement.activations import device_of, measure_activations, tokenize_for, vocabulary_of
+from srdd.measurement.activations import measure_activations
+from srdd.measurement.forward import tokenize_for
 from srdd.measurement.listener import Listener
+from srdd.measurement.plan import DEFAULT_FORMATS, DEFAULT_SITES, BatchSize, Plan
 from srdd.measurement.provenance import Origin, describe_model, versions
 from srdd.measurement.weights import measure_weights
 from srdd.model.fingerprint import fingerprint
 from srdd.model.linears import find_weights
 from srdd.model.precision import check_full_precision
-from srdd.model.selection import Selection
+from srdd.model.running import device_of, vocabulary_of
 from srdd.model.structure import find_structure
 from srdd.numerics.confidence import few_prompts
-from srdd.numerics.formats import check_rounding, check_seed, parse_specs
 from srdd.numerics.kernels import kernel_name
 from srdd.numerics.metrics import Thresholds
-from srdd.numerics.sites import check_sites, needs_prompts
 from srdd.numerics.sums import INDEX
 from srdd.prompts.batches import TokenizedPrompts, padding_id
 from srdd.prompts.reading import PromptSet
@@ -43,16 +43,16 @@ def scan_model(
     tokenizer: Any = None,
     prompts: PromptSet | Sequence[Any] | None = None,
     *,
-    formats: Sequence[str] = ("mxfp4",),
-    sites: Sequence[str] = ("output",),
+    formats: str | Sequence[str] = DEFAULT_FORMATS,
+    sites: str | Sequence[str] = DEFAULT_SITES,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     rounding: str = "even",
     max_length: int | None = None,
-    batch_size: int | Literal["auto"] = "auto",
-    apply_chat_template: bool = False,
+    batch_size: BatchSize = "auto",
+    apply_chat_template: bool | None = None,
     skip_first_token: bool = False,
-    thresholds: Thresholds | None = None,
+    thresholds: Thresholds | Mapping[str, float] | None = None,
     seed: int = 0,
     origin: Origin | None = None,
     listener: Listener | None = None,
@@ -69,7 +69,8 @@ def scan_model(
         rounding: of srdd.numerics.formats.ROUNDINGS.
         max_length: tokens kept of each prompt.
         batch_size: prompts in a batch, or `auto`.
-        apply_chat_template: write prompts as chats, with the tokenizer's template.
+        apply_chat_template: whether prompts go through the tokenizer's chat template; None means
+            that chat messages do and plain text does not.
         skip_first_token: leave out each prompt's first token, which on many models carries most of
             the energy.
         thresholds: where a layer is flagged.
@@ -85,14 +86,38 @@ def scan_model(
         InputError: no decoder stack, no usable prompt, non-finite weights, too little memory for a
             single prompt, or a model that is quantized already.
     """
+    plan = Plan.of(
+        formats=formats,
+        sites=sites,
+        include=include,
+        exclude=exclude,
+        rounding=rounding,
+        max_length=max_length,
+        batch_size=batch_size,
+        apply_chat_template=apply_chat_template,
+        skip_first_token=skip_first_token,
+        thresholds=thresholds,
+        seed=seed,
+    )
+    return measure_model(model, tokenizer, prompts, plan, origin=origin, listener=listener)
+
+
+def measure_model(
+    model: nn.Module,
+    tokenizer: Any,
+    prompts: PromptSet | Sequence[Any] | None,
+    plan: Plan,
+    *,
+    origin: Origin | None = None,
+    listener: Listener | None = None,
+) -> schema.Scan:
+    """`scan_model` with its options in a plan."""
     if not isinstance(model, nn.Module):
         raise UsageError(
             f"the model is a {type(model).__name__}, not a torch module",
             "load it first, for example with transformers' from_pretrained",
         )
-    formats = (formats,) if isinstance(formats, str) else formats
-    sites = (sites,) if isinstance(sites, str) else sites
-    if tokenizer is None and needs_prompts(check_sites(sites)):
+    if tokenizer is None and plan.needs_prompts:
         raise UsageError(
             "a tokenizer is needed to measure activations",
             'give the model\'s tokenizer, or measure sites=["weight"] only',
@@ -100,83 +125,50 @@ def scan_model(
     check_full_precision(model)
     started, clock = datetime.now(timezone.utc), time.monotonic()
     listener = listener or Listener()
-    specs = parse_specs(list(formats))
-    sites = check_sites(sites)
-    check_rounding(rounding)
-    check_seed(seed)
-    thresholds = thresholds or Thresholds()
     origin = origin or Origin(type(model).__name__)
     for sentence in origin.notes:
-        listener.note(sentence)
-    whole = [str(spec) for spec in specs if spec.scale_rule == "tensor"]
-    if whole and needs_prompts(sites):
-        listener.note(
-            f"{', '.join(whole)} takes each batch of activations as the tensor, so its figures "
-            "depend on the batch size"
-        )
+        listener.warn(sentence)
     structure = find_structure(model)
-    selection = Selection(tuple(include), tuple(exclude))
-    selection.check(weight.name for weight in find_weights(model, structure))
+    plan.selection.check(weight.name for weight in find_weights(model, structure))
     tokenized = None
-    if needs_prompts(sites):
-        tokenized = tokenize_for(model, tokenizer, prompts, max_length, apply_chat_template)
+    if plan.needs_prompts:
+        _warn_of_whole_tensors(plan, listener)
+        tokenized = tokenize_for(model, tokenizer, prompts, plan.max_length, plan.chat_template)
     weights = fingerprint(model)
 
     measured: list[Measured] = []
-    missing: dict[tuple[str, str], str] = {}
+    not_measured: dict[tuple[str, str], str] = {}
     if tokenized is not None:
-        found, without = measure_activations(
-            model,
-            structure,
-            tokenized,
-            sites,
-            specs,
-            selection=selection,
-            pad=padding_id(tokenizer, vocabulary_of(model)),
-            rounding=rounding,
-            batch_size=batch_size,
-            skip_first_token=skip_first_token,
-            seed=seed,
-            listener=listener,
+        pad = padding_id(tokenizer, vocabulary_of(model))
+        measured, not_measured = measure_activations(
+            model, structure, tokenized, plan, pad=pad, listener=listener
         )
-        measured += found
-        missing |= without
-    if "weight" in sites:
-        found, without = measure_weights(
-            model,
-            structure,
-            specs,
-            selection=selection,
-            rounding=rounding,
-            seed=seed,
-            listener=listener,
-        )
-        measured += found
-        missing |= without
+    if "weight" in plan.sites:
+        of_weights, reasons = measure_weights(model, structure, plan, listener)
+        measured += of_weights
+        not_measured |= reasons
 
     used = 0 if tokenized is None else len(tokenized.index)
-    records, rankings = build(measured, rounding=rounding, prompts=used, seed=seed)
-    _note_findings(measured, tokenized, listener)
+    records, rankings = build(measured, rounding=plan.rounding, prompts=used, seed=plan.seed)
+    _warn_of_results(measured, tokenized, listener)
     device = device_of(model)
     return schema.Scan(
         model=describe_model(model, tokenizer, structure, weights, origin),
-        calibration=_describe_calibration(
-            tokenized, max_length, apply_chat_template, skip_first_token
-        ),
+        calibration=_describe_calibration(tokenized, plan),
         settings=schema.Settings(
-            formats=[str(spec) for spec in specs],
-            sites=list(sites),
-            include=list(include),
-            exclude=list(exclude),
-            rounding=rounding,
-            seed=seed,
-            thresholds=schema.Thresholds(**asdict(thresholds)),
+            formats=plan.formats,
+            sites=list(plan.sites),
+            include=list(plan.selection.include),
+            exclude=list(plan.selection.exclude),
+            rounding=plan.rounding,
+            seed=plan.seed,
+            thresholds=schema.Thresholds(**asdict(plan.thresholds)),
         ),
         run=schema.Run(
             versions=versions(),
             device=str(device),
             kernel=kernel_name(device),
-            batch_size=str(batch_size),
+            batch_size=str(plan.batch_size),
             command=origin.command,
             started=started.isoformat(timespec="seconds"),
             elapsed_s=time.monotonic() - clock,
@@ -185,18 +177,13 @@ def scan_model(
         rankings=rankings,
         not_measured=[
             schema.NotMeasured(module=name, site=site, reason=reason)
-            for (name, site), reason in missing.items()
+            for (name, site), reason in not_measured.items()
         ],
-        warnings=list(listener.notes),
+        warnings=list(listener.warnings),
     )
 
 
-def _describe_calibration(
-    tokenized: TokenizedPrompts | None,
-    max_length: int | None,
-    apply_chat_template: bool,
-    skip_first_token: bool,
-) -> schema.Calibration:
+def _describe_calibration(tokenized: TokenizedPrompts | None, plan: Plan) -> schema.Calibration:
     return schema.Calibration(
         source=None if tokenized is None else tokenized.source,
         fingerprint=None if tokenized is None else tokenized.fingerprint,
@@ -205,21 +192,30 @@ def _describe_calibration(
         tokens=0 if tokenized is None else tokenized.tokens,
         truncated=0 if tokenized is None else tokenized.truncated,
         left_out=0 if tokenized is None else len(tokenized.left_out),
-        max_length=max_length,
-        chat_template=apply_chat_template,
-        skip_first_token=skip_first_token,
+        max_length=plan.max_length,
+        chat_template=tokenized is not None and tokenized.chat_template,
+        skip_first_token=plan.skip_first_token,
     )
 
 
-def _note_findings(
+def _warn_of_whole_tensors(plan: Plan, listener: Listener) -> None:
+    whole = [str(spec) for spec in plan.specs if spec.scale_rule == "tensor"]
+    if whole:
+        listener.warn(
+            f"{', '.join(whole)} takes each batch of activations as the tensor, so its figures "
+            "depend on the batch size"
+        )
+
+
+def _warn_of_results(
     measured: Sequence[Measured], tokenized: TokenizedPrompts | None, listener: Listener
 ) -> None:
-    """What a reader of the figures has to know first."""
+    """Warn of what a reader of the figures should know first."""
     broken = {one.tensor: int(one.replicates[:, INDEX["nonfinite"]].sum()) for one in measured}
     broken = {name: count for name, count in broken.items() if count}
     if broken:
         first = next(iter(broken))
-        listener.note(
+        listener.warn(
             f"NON-FINITE VALUES: {sum(broken.values()):,} NaN or infinite values in {len(broken)} "
             f"of the measured tensors, {first} first; they are left out of every figure"
         )
@@ -227,7 +223,7 @@ def _note_findings(
         return
     if tokenized.left_out:
         reasons = ", ".join(sorted({entry.reason for entry in tokenized.left_out}))
-        listener.note(f"left out {counted(len(tokenized.left_out), 'prompt')}: {reasons}")
+        listener.warn(f"left out {counted(len(tokenized.left_out), 'prompt')}: {reasons}")
     few = few_prompts(len(tokenized.index))
     if few is not None:
-        listener.note(few)
+        listener.warn(few)

@@ -5,18 +5,15 @@ No forward pass is needed. A row of a weight counts as a token.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from torch import nn
 
 from srdd.documents.records import REPLICATES, Measured
 from srdd.measurement.listener import Listener
+from srdd.measurement.plan import Plan
 from srdd.model.linears import Weight, find_weights
-from srdd.model.selection import Selection
 from srdd.model.structure import Structure
 from srdd.numerics import histogram, sums
-from srdd.numerics.formats import FormatSpec
 from srdd.numerics.kernels import row_sums
 
 
@@ -32,17 +29,15 @@ class _Tally:
         np.add.at(self.rows, histogram.place(rows), 1)
 
 
-def _measure(
-    weight: Weight, specs: Sequence[FormatSpec], rounding: str, seed: int
-) -> list[Measured]:
-    tallies = {spec: _Tally() for spec in specs}
+def _measure(weight: Weight, plan: Plan) -> list[Measured]:
+    tallies = {spec: _Tally() for spec in plan.specs}
     # Where the whole tensor shares a scale, a slice would be taken for the tensor.
     for whole in (False, True):
-        taken = [spec for spec in specs if (spec.scale_rule == "tensor") == whole]
+        taken = [spec for spec in plan.specs if (spec.scale_rule == "tensor") == whole]
         for done, part in weight.slices(whole) if taken else ():
-            keys = weight.keys(done, len(part), seed) if rounding == "stochastic" else None
+            keys = weight.keys(done, len(part), plan.seed)
             for spec in taken:
-                tallies[spec].add(row_sums(part, spec, rounding, keys).cpu().numpy())
+                tallies[spec].add(row_sums(part, spec, plan.rounding, keys).cpu().numpy())
     found = []
     for spec, tally in tallies.items():
         replicates = sums.new(REPLICATES)
@@ -65,21 +60,13 @@ def _measure(
 def measure_weights(
     model: nn.Module,
     structure: Structure,
-    specs: Sequence[FormatSpec],
-    *,
-    selection: Selection | None = None,
-    rounding: str = "even",
-    seed: int = 0,
+    plan: Plan,
     listener: Listener | None = None,
 ) -> tuple[list[Measured], dict[tuple[str, str], str]]:
     """Measure every linear weight of the decoder layers.
 
     All rows are in one replicate, since weights do not vary with the prompts. A weight that several
     modules share is measured once and names the others.
-
-    Arguments:
-        selection: which of them; all for None.
-        listener: hears of each weight that is done.
 
     Returns:
         What was measured, and the names and sites that were not, each with the reason.
@@ -88,7 +75,7 @@ def measure_weights(
     missing: dict[tuple[str, str], str] = {}
     places: dict[tuple[int, tuple[int, ...]], slice] = {}
     listener = listener or Listener()
-    weights = list(find_weights(model, structure, selection))
+    weights = list(find_weights(model, structure, plan.selection))
     listener.started("measuring weights", sum(w.data.numel() for w in weights), "values")
     for weight in weights:
         listener.advanced(weight.data.numel())
@@ -103,7 +90,7 @@ def measure_weights(
                 readers = (*one.shared_with, weight.name)
                 found[place] = Measured(**{**one.__dict__, "shared_with": readers})
             continue
-        measured = _measure(weight, specs, rounding, seed)
+        measured = _measure(weight, plan)
         places[key] = slice(len(found), len(found) + len(measured))
         found += measured
     return found, missing

@@ -15,6 +15,7 @@ from torch import nn
 from srdd.errors import InputError, SrddError, UsageError, counted, unknown_name
 from srdd.model.checkpoint import Checkpoint, check_dtype, pickle_only
 from srdd.model.precision import refuse_quantized
+from srdd.model.running import is_out_of_memory
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def _explain(error: Exception, checkpoint: Checkpoint) -> SrddError:
         )
     if "safetensors" in text and ("pytorch_model" in text or "no file named" in text):
         return pickle_only(checkpoint.name, "pytorch_model.bin")
-    if isinstance(error, torch.OutOfMemoryError | MemoryError) or is_out_of_memory(error):
+    if is_out_of_memory(error):
         return InputError(
             f"{checkpoint.name} does not fit into memory",
             "try --dtype bfloat16, or --device-map auto to spread it",
@@ -112,16 +113,6 @@ def _explain(error: Exception, checkpoint: Checkpoint) -> SrddError:
     if "model type" in text and "does not recognize" in text:
         return InputError(first, "update transformers, or add --trust-remote-code if you trust it")
     return InputError(f"cannot load {checkpoint.name}: {first}", "see the whole with --debug")
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed; on the CPU torch says so with a plain RuntimeError."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and (
-        "DefaultCPUAllocator" in text or "not enough memory" in text or "out of memory" in text
-    )
 
 
 def load_model(

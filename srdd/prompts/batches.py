@@ -18,7 +18,7 @@ from typing import Any, Literal, Protocol
 
 import torch
 
-from srdd.errors import InputError, UsageError
+from srdd.errors import InputError, SrddError, UsageError
 from srdd.prompts.fingerprints import prompt_fingerprint, set_fingerprint
 from srdd.prompts.reading import Prompt, PromptSet
 
@@ -68,6 +68,7 @@ class TokenizedPrompts:
         fingerprints: of each prompt, as `prompt_fingerprint` gives them.
         truncated: how many prompts were cut to the maximal length.
         left_out: the prompts that aren't here.
+        chat_template: whether any of them went through the tokenizer's chat template.
     """
 
     source: str
@@ -76,6 +77,7 @@ class TokenizedPrompts:
     fingerprints: tuple[str, ...]
     truncated: int
     left_out: tuple[LeftOut, ...]
+    chat_template: bool = False
 
     @property
     def tokens(self) -> int:
@@ -133,7 +135,7 @@ def tokenize(
     max_length: int | None = None,
     context: int | None = None,
     vocab_size: int | None = None,
-    apply_chat_template: bool = False,
+    apply_chat_template: bool | None = None,
 ) -> TokenizedPrompts:
     """Turn each prompt into token ids.
 
@@ -143,31 +145,32 @@ def tokenize(
         max_length: keep at most so many tokens of each prompt, the first ones.
         context: the model's `max_position_embeddings`; longer prompts are left out.
         vocab_size: rows of the model's embedding.
-        apply_chat_template: write each prompt with the tokenizer's chat template, up to where the
-            model would answer; plain text becomes one message of the user. Otherwise the special
-            tokens that the tokenizer adds to any text are added.
+        apply_chat_template: put prompts through the tokenizer's chat template, up to where the
+            model would answer; plain text becomes one message of the user. Without the template
+            the messages of a chat are joined by newlines, and the special tokens that the tokenizer
+            adds to any text are added. None: chats go through the template, plain text does not.
 
     Raises:
-        UsageError: `max_length` is below 1 or above `context`; there is no chat template.
+        UsageError: `max_length` is above `context`; there is no chat template to apply.
         InputError: no prompt can be used; the chat template rejects a prompt; a token id is outside
-            the vocabulary.
+            the vocabulary; there are chats, and the tokenizer has no chat template.
     """
-    if max_length is not None and max_length < 1:
-        raise UsageError(f"--max-length is {max_length}", "use --max-length 1 or more")
     if max_length is not None and context is not None and max_length > context:
         raise UsageError(
             f"--max-length {max_length} is more than the model's context of {context} tokens",
             f"use --max-length {context} or less",
         )
-    # A tokenizer without the attribute has its own way to write chats.
-    if apply_chat_template and getattr(tokenizer, "chat_template", "its own") is None:
-        raise UsageError(
-            "the tokenizer has no chat template",
-            "leave out --apply-chat-template, or use the instruction-tuned version of the model",
-        )
+    templated = [
+        prompt.messages is not None if apply_chat_template is None else apply_chat_template
+        for prompt in prompt_set.prompts
+    ]
+    # A tokenizer without the attribute formats chats in a way of its own.
+    if any(templated) and getattr(tokenizer, "chat_template", "its own") is None:
+        raise _no_template(prompt_set, apply_chat_template)
     index, kept, left_out, truncated = [], [], [], 0
-    for number, prompt in enumerate(prompt_set.prompts, start=prompt_set.first):
-        ids = _token_ids(prompt, tokenizer, apply_chat_template, number)
+    prompts = zip(prompt_set.prompts, templated, strict=True)
+    for number, (prompt, with_template) in enumerate(prompts, start=prompt_set.first):
+        ids = _token_ids(prompt, tokenizer, with_template, number)
         if max_length is not None and len(ids) > max_length:
             ids = ids[:max_length]
             truncated += 1
@@ -189,6 +192,7 @@ def tokenize(
         fingerprints=tuple(prompt_fingerprint(ids) for ids in kept),
         truncated=truncated,
         left_out=tuple(left_out),
+        chat_template=any(templated),
     )
 
 
@@ -203,12 +207,7 @@ def make_batches(
     Prompts of one length stay in prompt order. With "auto", a batch closes at `AUTO_TOKENS` padded
     tokens (a longer prompt has a batch to itself), at `AUTO_PROMPTS` prompts, and before a prompt
     that is shorter than half its longest, so that less than half of any batch is padding.
-
-    Raises:
-        UsageError: a batch size below 1.
     """
-    if batch_size != "auto" and batch_size < 1:
-        raise UsageError(f"--batch-size is {batch_size}", "use --batch-size auto, or 1 or more")
     lengths = [len(ids) for ids in tokenized.ids]
     groups: list[list[int]] = []
     for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
@@ -237,12 +236,26 @@ def split(batch: Batch) -> tuple[Batch, Batch]:
     return _rows(batch, slice(None, middle)), _rows(batch, slice(middle, None))
 
 
+def _no_template(prompt_set: PromptSet, apply_chat_template: bool | None) -> SrddError:
+    if apply_chat_template:
+        return UsageError(
+            "the tokenizer has no chat template",
+            "leave out --apply-chat-template, or use the instruction-tuned version of the model",
+        )
+    first = next(n for n, each in enumerate(prompt_set.prompts, prompt_set.first) if each.messages)
+    return InputError(
+        f"prompt {first + 1} is a list of chat messages, and the tokenizer has no chat template",
+        "use the instruction-tuned version of the model, name its tokenizer with --tokenizer, "
+        "or join the messages as plain text with --no-chat-template",
+    )
+
+
 def _token_ids(
-    prompt: Prompt, tokenizer: Tokenizer, apply_chat_template: bool, number: int
+    prompt: Prompt, tokenizer: Tokenizer, with_template: bool, number: int
 ) -> tuple[int, ...]:
     if not prompt.plain().strip():
         return ()  # a tokenizer's special tokens around nothing are no calibration
-    if not apply_chat_template:
+    if not with_template:
         # The warning about the tokenizer's own maximum isn't wanted: `context` decides.
         return tuple(tokenizer(prompt.plain(), verbose=False)["input_ids"])
     try:
@@ -254,7 +267,8 @@ def _token_ids(
     except Exception as error:  # a template is a program of the model's author: it raises anything
         raise InputError(
             f"the chat template rejects prompt {number + 1}: {error}",
-            "leave out --apply-chat-template, or change the roles of that prompt's messages",
+            "change the roles of that prompt's messages, or join them as plain text with "
+            "--no-chat-template",
         ) from error
 
 

@@ -25,11 +25,13 @@ from torch import nn
 
 from srdd.documents import evaluation as schema
 from srdd.errors import counted
-from srdd.measurement.activations import device_of, tokenize_for, vocabulary_of
+from srdd.measurement.forward import tokenize_for
 from srdd.measurement.listener import Listener
+from srdd.measurement.plan import check_batch_size, check_max_length
 from srdd.measurement.provenance import Origin, versions
 from srdd.model.fingerprint import fingerprint
 from srdd.model.precision import check_full_precision
+from srdd.model.running import device_of, evaluating, vocabulary_of
 from srdd.numerics.confidence import FEW_PROMPTS
 from srdd.numerics.formats import check_seed
 from srdd.prompts.batches import TokenizedPrompts, make_batches, padding_id
@@ -37,7 +39,7 @@ from srdd.prompts.reading import PromptSet
 from srdd.simulation import predictions
 from srdd.simulation.averages import Averages
 from srdd.simulation.pieces import piece_length, pieces_of, predictable
-from srdd.simulation.runner import Runner, evaluating
+from srdd.simulation.runner import Runner
 from srdd.simulation.ways import Noise, Way, all_ways
 
 __all__ = ["Noise", "Way", "evaluate_model"]
@@ -56,7 +58,7 @@ def evaluate_model(
     limit: int | None = None,
     max_length: int | None = None,
     batch_size: int | Literal["auto"] = "auto",
-    apply_chat_template: bool = False,
+    apply_chat_template: bool | None = None,
     seed: int = 0,
     origin: Origin | None = None,
     listener: Listener | None = None,
@@ -75,7 +77,8 @@ def evaluate_model(
         limit: use only so many prompts or pieces, the first ones.
         max_length: tokens kept of each prompt.
         batch_size: prompts in a batch, or `auto`.
-        apply_chat_template: write prompts as chats, with the tokenizer's template.
+        apply_chat_template: whether prompts go through the tokenizer's chat template; None means
+            that chat messages do and plain text does not.
         seed: of the bootstrap.
         origin: what the document says of the model's origin.
         listener: hears how it goes.
@@ -92,9 +95,11 @@ def evaluate_model(
     listener = listener or Listener()
     origin = origin or Origin(type(model).__name__)
     check_seed(seed)
+    check_batch_size(batch_size)
+    check_max_length(max_length, least=2)
     check_full_precision(model)
     for sentence in origin.notes:
-        listener.note(sentence)
+        listener.warn(sentence)
     chosen = all_ways(ways, noise)
     _note_whole_tensors(chosen, listener)
     if as_text:
@@ -136,7 +141,7 @@ def evaluate_model(
             truncated=tokenized.truncated,
             left_out=len(tokenized.left_out),
             max_length=(max_length or piece_length(model)) if as_text else max_length,
-            chat_template=apply_chat_template,
+            chat_template=tokenized.chat_template,
         ),
         settings=schema.Settings(
             include=list(include),
@@ -153,7 +158,7 @@ def evaluate_model(
             elapsed_s=time.monotonic() - clock,
         ),
         results=results,
-        warnings=list(listener.notes),
+        warnings=list(listener.warnings),
     )
 
 
@@ -161,7 +166,7 @@ def _note_whole_tensors(ways: Sequence[Way], listener: Listener) -> None:
     names = {way.activations for way in ways if way.activations}
     whole = sorted(name for name in names if name.endswith(":tensor"))
     if whole:
-        listener.note(
+        listener.warn(
             f"{', '.join(whole)} takes each batch of activations as the tensor, so its figures "
             "depend on the batch size"
         )
@@ -171,18 +176,18 @@ def _note_prompts(tokenized: TokenizedPrompts, amount: str, listener: Listener) 
     """What a reader has to know of the prompts before the figures."""
     if tokenized.left_out:
         reasons = ", ".join(sorted({entry.reason for entry in tokenized.left_out}))
-        listener.note(f"left out {counted(len(tokenized.left_out), 'prompt')}: {reasons}")
+        listener.warn(f"left out {counted(len(tokenized.left_out), 'prompt')}: {reasons}")
     if len(tokenized.ids) == 1:
-        listener.note(f"only {amount}: there are no intervals")
+        listener.warn(f"only {amount}: there are no intervals")
     elif len(tokenized.ids) < FEW_PROMPTS:
-        listener.note(f"only {amount}: intervals are too narrow")
+        listener.warn(f"only {amount}: intervals are too narrow")
 
 
 def _note_findings(results: Sequence[schema.Result], listener: Listener) -> None:
     """What a reader of the figures has to know first."""
     for result in results:
         if result.loss is None or (result.kl is None and not result.is_plain):
-            listener.note(
+            listener.warn(
                 "NON-FINITE VALUES: the model's predictions hold NaN or infinity, with weights "
                 f"{result.weights or 'as they are'} and activations "
                 f"{result.activations or 'as they are'}"
@@ -190,7 +195,7 @@ def _note_findings(results: Sequence[schema.Result], listener: Listener) -> None
     missing = {each.module: each.reason for result in results for each in result.not_simulated}
     if missing:
         name, reason = next(iter(missing.items()))
-        listener.note(
+        listener.warn(
             f"{counted(len(missing), 'linear')} computed in full precision, {name} first: {reason}"
         )
 

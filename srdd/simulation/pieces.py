@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from srdd.errors import InputError, UsageError, counted
-from srdd.measurement.activations import tokenize_for
+from srdd.measurement.forward import tokenize_for
 from srdd.prompts.batches import LeftOut, TokenizedPrompts
 from srdd.prompts.fingerprints import prompt_fingerprint
 from srdd.prompts.reading import PromptSet
@@ -45,15 +45,10 @@ def pieces_of(
     predicted without those before it.
 
     Raises:
-        UsageError: `length` leaves nothing to predict, or is more than the model's context.
+        UsageError: `length` is more than the model's context.
         InputError: the text is shorter than one piece.
     """
     context = _context(model)
-    if length is not None and length < 2:
-        raise UsageError(
-            f"a piece of {counted(length, 'token')} has nothing to predict",
-            "use --max-length 2 or more",
-        )
     if length is not None and context is not None and length > context:
         raise UsageError(
             f"--max-length {length} is more than the model's context of {context} tokens",

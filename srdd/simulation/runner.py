@@ -6,14 +6,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from srdd.measurement.activations import device_of
+from srdd.measurement.forward import run_halving
 from srdd.measurement.listener import Listener
-from srdd.model.load import is_out_of_memory
-from srdd.prompts.batches import Batch, TokenizedPrompts, split
+from srdd.model.running import device_of
+from srdd.prompts.batches import Batch, TokenizedPrompts
 from srdd.simulation import predictions
 from srdd.simulation.simulator import Simulation, simulate
 from srdd.simulation.ways import Noise, Way
@@ -54,8 +53,12 @@ class Runner:
         """The sums of srdd.simulation.predictions, (prompts, 3), and what was simulated."""
         sums = np.zeros((len(self._places), 3))
         with self._simulated(way) as simulation:
-            for batch in self._batches:
+
+            def run(batch: Batch) -> None:
                 self._add(batch, way, simulation, sums)
+
+            for batch in self._batches:
+                run_halving(batch, run, self._device, self._listener)
         return sums, simulation
 
     @contextmanager
@@ -70,27 +73,13 @@ class Runner:
             yield simulation
 
     def _add(self, batch: Batch, way: Way, simulation: Simulation | None, sums: Figures) -> None:
-        """The sums of one batch, or of both its halves where memory does not suffice."""
-        try:
-            with simulation.paused() if simulation is not None else ExitStack():
-                plain = predictions.logits_of(self._model, batch, self._device)
-            with self._noisy(way):
-                logits = predictions.logits_of(self._model, batch, self._device)
-            at = [self._places[number] for number in batch.index]
-            sums[at] = predictions.sums(plain, logits, batch).numpy()
-        except Exception as error:  # torch says that memory ran out in several ways
-            if not is_out_of_memory(error):
-                raise
-            failed = True
-        else:
-            failed = False
-            self._listener.advanced(batch.tokens)
-        if failed:
-            # Outside the handler, whose traceback would keep the failed pass's tensors alive.
-            if self._device.type == "cuda":
-                torch.cuda.empty_cache()
-            for half in split(batch):
-                self._add(half, way, simulation, sums)
+        """The sums of one batch."""
+        with simulation.paused() if simulation is not None else ExitStack():
+            plain = predictions.logits_of(self._model, batch, self._device)
+        with self._noisy(way):
+            logits = predictions.logits_of(self._model, batch, self._device)
+        at = [self._places[number] for number in batch.index]
+        sums[at] = predictions.sums(plain, logits, batch).numpy()
 
     @contextmanager
     def _noisy(self, way: Way) -> Iterator[None]:
@@ -109,25 +98,13 @@ class Runner:
             seed=noise.seed,
         ) as report:
             if report.energy == 0:
-                self._listener.note(
+                self._listener.warn(
                     f"step {noise.step} of {noise.total_steps} lies in the first stage of "
                     "the schedule, which has no noise"
                 )
             elif report.unchanged is not None and report.unchanged > MUCH_LOST:
-                self._listener.note(
+                self._listener.warn(
                     f"noise of sigma {report.sigma:.3g}, of which rounding to the weights' type "
                     f"leaves {100 * report.unchanged:.0f} % of the noisy weights as they were"
                 )
             yield
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Dropout and the like are off meanwhile; every module's mode is restored."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True

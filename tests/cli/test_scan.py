@@ -21,10 +21,8 @@ import typer
 
 from srdd import load_scan
 from srdd.cli import app
-from srdd.cli.inputs import parse_batch_size
 from srdd.cli.scan import default_name, parse_thresholds
 from srdd.errors import UsageError
-from srdd.numerics.metrics import Thresholds
 
 TEXT = "What is 12 times 12?\nOnce upon a time.\ndef add(a, b):\nHello\n"
 ESCAPE = "\x1b"
@@ -493,7 +491,7 @@ def test_an_internal_error_says_how_to_see_more(
     def fail(*args: object, **options: object) -> None:
         raise RuntimeError("boom\nand more")
 
-    monkeypatch.setattr("srdd.measurement.scanner.scan_model", fail)
+    monkeypatch.setattr("srdd.measurement.scanner.measure_model", fail)
     told = srdd("scan", saved_once, "--prompts", text)
     assert told.code == 2
     assert told.err.splitlines()[-2:] == [
@@ -522,7 +520,7 @@ def test_an_interrupt_is_no_error(
     def interrupt(*args: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("srdd.measurement.scanner.scan_model", interrupt)
+    monkeypatch.setattr("srdd.measurement.scanner.measure_model", interrupt)
     told = srdd("scan", saved_once, "--prompts", text)
     assert told.code == 130
     assert told.err.splitlines()[-1] == "interrupted; nothing was written"
@@ -616,34 +614,13 @@ def test_every_command_is_a_subcommand_of_the_one_that_is_installed() -> None:
 # Options as values
 
 
-def test_thresholds_stand_on_top_of_the_defaults() -> None:
-    assert parse_thresholds([]) == Thresholds()
-    assert parse_thresholds(["sqnr_db=-3", "relative_error=2", "deadzone=1"]) == Thresholds(
-        sqnr_db=-3, relative_error=2, deadzone=1
-    )
-    assert parse_thresholds(["sqnr_db=1", "sqnr_db=2"]).sqnr_db == 2
+def test_thresholds_are_read_as_numbers_by_name() -> None:
+    assert parse_thresholds([]) == {}
+    assert parse_thresholds(["sqnr_db=-3", "deadzone=1"]) == {"sqnr_db": -3, "deadzone": 1}
+    assert parse_thresholds(["sqnr_db=1", "sqnr_db=2"]) == {"sqnr_db": 2}
 
 
-@pytest.mark.parametrize("value", ["", "=", "nan", "inf", "-inf", "1e999", "1,5"])
-def test_a_threshold_is_a_finite_number(value: str) -> None:
+@pytest.mark.parametrize("value", ["", "=", "1,5"])
+def test_a_threshold_is_a_number(value: str) -> None:
     with pytest.raises(UsageError, match="has no number"):
         parse_thresholds([f"sqnr_db={value}"])
-
-
-@pytest.mark.parametrize(
-    "setting", ["deadzone=1.01", "saturation=-0.1", "relative_error=-0.1", "deadzone=5"]
-)
-def test_a_share_is_a_fraction(setting: str) -> None:
-    with pytest.raises(UsageError, match="is not a fraction"):
-        parse_thresholds([setting])
-
-
-@pytest.mark.parametrize(("given", "size"), [("auto", "auto"), ("1", 1), ("64", 64)])
-def test_a_batch_size_is_auto_or_a_number(given: str, size: object) -> None:
-    assert parse_batch_size(given) == size
-
-
-@pytest.mark.parametrize("given", ["0", "-1", "1.5", "", "Auto", "²"])
-def test_any_other_batch_size_is_refused(given: str) -> None:
-    with pytest.raises(UsageError, match="--batch-size is"):
-        parse_batch_size(given)

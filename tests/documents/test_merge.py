@@ -36,7 +36,7 @@ class Scanner:
         key = (first, end, str(options))
         if key not in self._made:
             prompts = from_strings(TEXTS, limit=end - first, skip=first)
-            options = {"batch_size": 1, **SEVERAL, **options}
+            options = {"batch_size": 1, "sites": ["output"], **SEVERAL, **options}
             self._made[key] = scan_model(self._model, self._tokenizer, prompts, **options)
         return self._made[key]
 

@@ -15,7 +15,7 @@ from torch import nn
 from srdd import scan_model, simulate
 from srdd.documents.scan import Record, Scan
 from srdd.errors import InputError, UsageError
-from srdd.measurement.activations import device_of
+from srdd.model.running import device_of
 from srdd.simulation.evaluator import evaluate_model
 
 PROMPTS = ["one two three", "a somewhat longer prompt than the first", "x = 1"]

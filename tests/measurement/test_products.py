@@ -185,7 +185,8 @@ def test_what_it_costs_is_told_before(tokenizer: Any) -> None:
 
     heard: list[str] = []
     listener = Listener(
-        started=lambda what, amount, unit: heard.append(what), told=lambda text: heard.append(text)
+        started=lambda what, amount, unit: heard.append(what),
+        informed=lambda text: heard.append(text),
     )
     model = families.shared("llama")
     scan = scan_model(

@@ -18,7 +18,7 @@ from srdd.documents.scan import Record, Scan
 from srdd.errors import InputError, SrddError, UsageError
 from srdd.measurement.listener import Listener
 from srdd.measurement.provenance import Origin
-from srdd.measurement.scanner import scan_model
+from srdd.measurement.scanner import scan_model as scan_every_site
 from srdd.numerics.formats import parse_spec
 from srdd.numerics.kernels import row_sums
 from srdd.numerics.sums import COUNTS, INDEX
@@ -30,6 +30,12 @@ PROMPTS = (
     "Où est la bibliothèque ?",
     "Hello",
 )
+
+
+def scan_model(*given: Any, **options: Any) -> Scan:
+    """A scan of the layers' outputs, unless other sites are named."""
+    return scan_every_site(*given, **{"sites": ["output"], **options})
+
 
 each_family = pytest.mark.parametrize("name", FAMILIES)
 
@@ -303,12 +309,12 @@ def test_a_batch_too_large_for_memory_is_halved_and_counts_once(
     tight(llama.get_submodule(where), largest, hidden=where != "model")
     heard: list[str] = []
     steps: list[int] = []
-    listener = Listener(advanced=steps.append, noted=heard.append)
+    listener = Listener(advanced=steps.append, warned=heard.append)
     scan = scan_model(llama, tokenizer, PROMPTS, batch_size=5, listener=listener)
     for one, other in zip(expected.records, scan.records, strict=True):
         a, b = replicates(one), replicates(other)
         np.testing.assert_allclose(b, a, rtol=1e-6)
-    assert "memory did not suffice for 5 prompts at once; went on with 2" in scan.warnings
+    assert "out of memory at 5 prompts; retrying with 2" in scan.warnings
     assert heard == scan.warnings
     assert sum(steps) == scan.calibration.tokens
     assert len(steps) >= len(PROMPTS) / largest
@@ -318,7 +324,7 @@ def test_the_same_lack_of_memory_is_told_once(llama: nn.Module, tokenizer: Any) 
     tight(llama.model, 2, hidden=False)
     prompts = [f"prompt number {n}" for n in range(12)]
     scan = scan_model(llama, tokenizer, prompts, batch_size=4)
-    assert scan.warnings == ["memory did not suffice for 4 prompts at once; went on with 2"]
+    assert scan.warnings == ["out of memory at 4 prompts; retrying with 2"]
 
 
 def test_too_little_memory_for_a_single_prompt_is_told(
@@ -364,7 +370,7 @@ def test_non_finite_activations_are_counted_and_left_out(
     expected = scan_model(llama, tokenizer, PROMPTS).records
     spoil(last, value, channel=5)
     heard: list[str] = []
-    scan = scan_model(llama, tokenizer, PROMPTS, listener=Listener(noted=heard.append))
+    scan = scan_model(llama, tokenizer, PROMPTS, listener=Listener(warned=heard.append))
     assert scan.records[:2] == expected[:2]
     found, zeroed = replicates(scan.records[2]), replicates(expected[2])
     assert (found[:, INDEX["nonfinite"]] == 1).all()

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from srdd.documents.records import Measured
+from srdd.measurement.plan import Plan
 from srdd.measurement.weights import measure_weights
 from srdd.model import linears
 from srdd.model.structure import find_structure
@@ -17,10 +18,11 @@ from srdd.numerics.formats import parse_spec
 from srdd.numerics.kernels import row_sums
 
 SPEC = parse_spec("mxfp4:even")
+PLAN = Plan.of(formats="mxfp4:even")
 
 
 def measured(model: nn.Module) -> dict[str, Measured]:
-    found, _ = measure_weights(model, find_structure(model), [SPEC])
+    found, _ = measure_weights(model, find_structure(model), PLAN)
     return {one.tensor: one for one in found}
 
 
@@ -77,7 +79,7 @@ def test_a_scale_over_the_tensor_is_over_all_slices(
     model = families.new("llama")
     with torch.no_grad():  # the first row's values are far larger than those of other slices
         model.get_submodule("model.layers.0.mlp.up_proj").weight[0] *= 1e5
-    found, _ = measure_weights(model, find_structure(model), [parse_spec(spec)])
+    found, _ = measure_weights(model, find_structure(model), Plan.of(formats=spec))
     one = {one.tensor: one for one in found}["model.layers.0.mlp.up_proj"]
     weight = model.get_submodule("model.layers.0.mlp.up_proj").weight.detach()
     wanted = row_sums(weight, parse_spec(spec), kernel="eager").sum(0).numpy()
@@ -88,7 +90,7 @@ def test_experts_whose_axes_nobody_tells_are_not_measured() -> None:
     model = families.new("mixtral")
     experts = model.get_submodule("model.layers.0.mlp.experts")
     del experts.is_transposed
-    found, missing = measure_weights(model, find_structure(model), [SPEC])
+    found, missing = measure_weights(model, find_structure(model), PLAN)
     for key in ("gate_up_proj", "down_proj"):
         name = f"model.layers.0.mlp.experts.{key}"
         assert missing[name, "weight"] == "which of its axes is the input's cannot be told"
@@ -118,7 +120,7 @@ def test_what_cannot_be_measured_is_named_with_the_reason(
     model = families.new("llama")
     name = "model.layers.0.mlp.up_proj"
     model.get_submodule(name).weight = nn.Parameter(weight, requires_grad=False)
-    found, missing = measure_weights(model, find_structure(model), [SPEC])
+    found, missing = measure_weights(model, find_structure(model), PLAN)
     assert name not in {one.tensor for one in found}
     assert list(missing) == [(name, "weight")]
     assert reason in missing[name, "weight"]

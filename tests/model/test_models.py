@@ -19,7 +19,8 @@ import srdd
 from srdd.errors import InputError, SrddError, UsageError
 from srdd.model import load as models
 from srdd.model.checkpoint import Checkpoint, find
-from srdd.model.load import check_device, is_out_of_memory, load_model, load_tokenizer
+from srdd.model.load import check_device, load_model, load_tokenizer
+from srdd.model.running import is_out_of_memory
 from srdd.simulation.evaluator import evaluate_model
 
 

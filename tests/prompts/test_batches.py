@@ -91,10 +91,33 @@ def test_the_special_tokens_that_a_tokenizer_adds_are_kept() -> None:
     assert text_of(ids) == "hi"
 
 
-def test_a_chat_without_template_is_tokenized_as_its_contents() -> None:
-    assert tokenize(from_strings([CHAT]), PLAIN) == tokenize(
-        from_strings(["Be brief.\nHello"]), PLAIN
+def test_without_the_template_a_chat_is_tokenized_as_its_contents() -> None:
+    tokenizer = byte_tokenizer(chat_template=TEMPLATE)
+    tokenized = tokenize(from_strings([CHAT]), tokenizer, apply_chat_template=False)
+    assert tokenized == tokenize(from_strings(["Be brief.\nHello"]), tokenizer)
+    assert not tokenized.chat_template
+
+
+def test_by_default_chats_get_the_template_and_plain_text_does_not() -> None:
+    tokenizer = byte_tokenizer(chat_template=TEMPLATE)
+    tokenized = tokenize(from_strings([CHAT, "Hi"]), tokenizer)
+    assert [text_of(ids) for ids in tokenized.ids] == [
+        "<system>Be brief.<user>Hello<assistant>",
+        "Hi",
+    ]
+    assert tokenized.chat_template
+
+
+def test_chats_need_a_template_or_the_word_that_they_are_plain_text() -> None:
+    error = refusal(from_strings(["Hi", CHAT]))
+    assert isinstance(error, InputError)
+    assert (
+        error.message
+        == "prompt 2 is a list of chat messages, and the tokenizer has no chat template"
     )
+    assert "--no-chat-template" in error.hint
+    joined = tokenize(from_strings([CHAT]), PLAIN, apply_chat_template=False)
+    assert joined.ids == tokenize(from_strings(["Be brief.\nHello"]), PLAIN).ids
 
 
 def test_a_chat_template_is_written_up_to_the_answer() -> None:
@@ -191,12 +214,6 @@ def test_a_maximal_length_beyond_the_context_is_refused() -> None:
     assert isinstance(error, UsageError)
     assert error.message == "--max-length 9 is more than the model's context of 8 tokens"
     assert error.hint == "use --max-length 8 or less"
-
-
-def test_a_maximal_length_below_one_is_refused() -> None:
-    error = refusal(from_strings(["a"]), max_length=0)
-    assert isinstance(error, UsageError)
-    assert error.message == "--max-length is 0"
 
 
 def test_a_tokenizer_of_another_model_is_noticed() -> None:
@@ -358,13 +375,6 @@ def test_automatic_batches_of_equal_prompts_are_as_large_as_allowed() -> None:
     assert [len(batch.index) for batch in by_tokens] == [8, 8, 4]
     by_prompts = make_batches(prompts_of([2] * (AUTO_PROMPTS + 1)))
     assert [len(batch.index) for batch in by_prompts] == [AUTO_PROMPTS, 1]
-
-
-def test_a_batch_size_below_one_is_refused() -> None:
-    with pytest.raises(UsageError) as caught:
-        make_batches(prompts_of([1]), 0)
-    assert caught.value.message == "--batch-size is 0"
-    assert caught.value.hint == "use --batch-size auto, or 1 or more"
 
 
 # Halving

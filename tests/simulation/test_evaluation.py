@@ -225,7 +225,7 @@ def test_a_text_with_nothing_to_predict_is_refused(tokenizer: Any) -> None:
     with pytest.raises(InputError, match="no prompt has a token to predict") as caught:
         evaluate_model(model, tokenizer, ["a"])
     assert "two tokens" in caught.value.hint
-    with pytest.raises(UsageError, match="nothing to predict"):
+    with pytest.raises(UsageError, match="--max-length is 1"):
         evaluate_model(model, tokenizer, ["abc"], as_text=True, max_length=1)
     with pytest.raises(
         InputError, match="the text has 3 tokens, fewer than one piece of 16"
@@ -265,7 +265,7 @@ def test_what_was_not_simulated_is_told(tokenizer: Any, llama: nn.Module) -> Non
     mlp = llama.model.layers[0].mlp
     mlp.spare = Bypass(64, 64)
     said: list[str] = []
-    found = evaluate_model(llama, tokenizer, PROMPTS, listener=Listener(noted=said.append))
+    found = evaluate_model(llama, tokenizer, PROMPTS, listener=Listener(warned=said.append))
     result = found.results[1]
     assert [each.module for each in result.not_simulated] == ["model.layers.0.mlp.spare"]
     assert result.simulated == 21

@@ -1,0 +1,72 @@
+"""Forward passes over prompts: tokens that a model can take, batches that fit into memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from srdd.measurement.listener import Listener
+from srdd.model.running import context_of, is_out_of_memory, vocabulary_of
+from srdd.prompts.batches import Batch, TokenizedPrompts, split, tokenize
+from srdd.prompts.reading import PromptSet, builtin, from_strings
+
+
+def tokenize_for(
+    model: nn.Module,
+    tokenizer: Any,
+    prompts: PromptSet | Sequence[Any] | str | None,
+    max_length: int | None,
+    apply_chat_template: bool | None,
+) -> TokenizedPrompts:
+    """The prompts, the built-in ones for None, as tokens that this model can take.
+
+    Raises:
+        UsageError, InputError: as `srdd.prompts.batches.tokenize`.
+    """
+    if prompts is None:
+        prompts = builtin()
+    elif not isinstance(prompts, PromptSet):
+        prompts = from_strings([prompts] if isinstance(prompts, str) else list(prompts))
+    return tokenize(
+        prompts,
+        tokenizer,
+        max_length=max_length,
+        context=context_of(model),
+        vocab_size=vocabulary_of(model),
+        apply_chat_template=apply_chat_template,
+    )
+
+
+def run_halving(
+    batch: Batch, run: Callable[[Batch], None], device: torch.device, listener: Listener
+) -> None:
+    """Call `run` with a batch, or with parts of it, halved until they fit into memory.
+
+    A failed call has to leave nothing behind: it is repeated with the halves. The listener hears of
+    the tokens of each part that is done.
+
+    Raises:
+        InputError: a single prompt does not fit.
+    """
+    try:
+        run(batch)
+    except Exception as error:  # torch says in several ways that memory ran out
+        if not is_out_of_memory(error):
+            raise
+        failed = True
+    else:
+        failed = False
+        listener.advanced(batch.tokens)
+    if failed:
+        # Outside the handler, whose traceback would keep the failed pass's tensors alive.
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        halves = split(batch)
+        listener.warn(
+            f"out of memory at {len(batch.index)} prompts; retrying with {len(halves[0].index)}"
+        )
+        for half in halves:
+            run_halving(half, run, device, listener)
