@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from srdd.documents.records import REPLICATES, Measured, build
 from srdd.documents.scan import Scan
 from srdd.numerics import histogram, sums
 from srdd.numerics.formats import parse_spec
+from srdd.numerics.sites import OPERANDS
 
 DATA = Path(__file__).parent / "data"
 PROTOTYPE = DATA / "prototype_scan.json"
@@ -202,3 +203,81 @@ def with_metric(scan: Scan, layer: int, **values: float | None) -> Scan:
         for record in scan.records
     ]
     return scan.model_copy(update={"records": records})
+
+
+def scan_of(
+    levels: Mapping[str, Mapping[str, Sequence[float]]],
+    *,
+    formats: Mapping[str, float] | None = None,
+    prompts: int = 64,
+    jitter: float = 0.02,
+) -> Scan:
+    """A scan whose tensors have chosen SQNRs.
+
+    Arguments:
+        levels: site -> tensor's name in its layer (`mlp.down_proj`) -> dB for each layer.
+        formats: each with what it adds to these levels; `mxfp4:floor` with nothing if left out.
+        prompts, jitter: as in `made`.
+    """
+    formats = formats or {"mxfp4:floor": 0.0}
+    layers = max(len(values) for own in levels.values() for values in own.values())
+    base = made(rising(layers), prompts=prompts)
+    records, rankings = build(
+        [
+            _at_level(site, tensor, layer, level + gain, spec, operands, prompts, jitter)
+            for site, tensors in levels.items()
+            for spec, gain in formats.items()
+            for tensor, values in tensors.items()
+            for layer, level in enumerate(values)
+            for operands in (OPERANDS if site == "linear" else (None,))
+        ],
+        rounding="even",
+        prompts=prompts,
+        seed=0,
+    )
+    settings = base.settings.model_copy(update={"sites": list(levels), "formats": list(formats)})
+    update = {"records": records, "rankings": rankings, "settings": settings}
+    return Scan.model_validate(base.model_copy(update=update).model_dump())
+
+
+def _at_level(
+    site: str,
+    tensor: str,
+    layer: int,
+    level: float,
+    spec: str,
+    operands: schema.Operands | None,
+    prompts: int,
+    jitter: float,
+) -> Measured:
+    rng = np.random.default_rng([layer, len(tensor)])
+    replicates = sums.new(REPLICATES)
+    # With a single operand quantized half of the energy of the error is left.
+    error = 10 ** (-level / 10) / (1 if operands in (None, "both") else 2)
+    for index in range(1 if site == "weight" else min(prompts, REPLICATES)):
+        own = error * float(np.exp(jitter * rng.standard_normal()))
+        values = {
+            "tokens": 10,
+            "elements": 1000,
+            "nonzero": 1000,
+            "flushed": 150,
+            "saturated": 20,
+            "x2": 1000.0,
+            "e2": 1000 * own,
+            "abs_x": 800.0,
+            "abs_e": 800 * own**0.5,
+            "relative": 1500 * own**0.5,
+        }
+        for name, value in values.items():
+            replicates[index, sums.INDEX[name]] = value
+    return Measured(
+        layer=layer,
+        site=site,
+        tensor=tensor if site == "output" else f"model.layers.{layer}.{tensor}",
+        shared_with=(),
+        spec=parse_spec(spec),
+        replicates=replicates,
+        tokens_by_sqnr=histogram.new(),
+        undefined_tokens=0,
+        operands=operands,
+    )

@@ -87,7 +87,7 @@ def report(
         typer.Option(
             metavar="NAME",
             help="Sites of several tensors by layer, tensor or (terminal only) kind.",
-            show_default="layer",
+            show_default="tensor; csv and tsv: layer",
         ),
     ] = None,
     debug: Debug = False,
@@ -127,10 +127,10 @@ def report(
 
 
 def _view(form: str, by: str | None) -> str:
-    from srdd.reports.tensors import VIEWS
+    from srdd.reports.rows import VIEWS
 
     if by is None:
-        return "layer"
+        return "tensor" if form == "terminal" else "layer"
     if by not in VIEWS:
         raise unknown_name("view", by, VIEWS)
     if form in ("markdown", "html"):

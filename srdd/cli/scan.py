@@ -104,7 +104,7 @@ def scan(
         typer.Option(
             metavar="NAME", help="Show sites of several tensors by layer, tensor or kind."
         ),
-    ] = "layer",
+    ] = "tensor",
     limit: Annotated[
         int | None,
         typer.Option(
@@ -151,7 +151,7 @@ def scan(
     from srdd.documents.document import check_target
     from srdd.measurement.plan import Plan, check_batch_size
     from srdd.model.checkpoint import check_dtype, check_tokenizer, find
-    from srdd.reports.tensors import VIEWS
+    from srdd.reports.rows import VIEWS
 
     plan = Plan.of(
         formats=format,

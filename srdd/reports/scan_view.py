@@ -177,13 +177,12 @@ def scan_table(groups: Sequence[Group], by: str = "tensor", most: int | None = M
     """The rows of some groups of one scan, the worst first; in the model's order for no `most`."""
     rows = rows_of(groups, by)
     shown = rows if most is None else worst_first(rows)[:most]
-    what = {"tensor": "tensor", "layer": "layer", "kind": "kind of tensor"}[by]
-    if by == "tensor" and all(row.kind is None for row in rows):
-        what = "layer"
+    outputs = by == "tensor" and all(row.kind is None for row in rows)
+    what = {"kind": "kinds of tensors"}.get(by, "layers" if outputs else f"{by}s")
     specs = ", ".join(dict.fromkeys(group.spec for group in groups))
     sites = ", ".join(dict.fromkeys(group.site for group in groups))
-    some = f"Worst {len(shown)} of {counted(len(rows), what)}"
-    every = f"{counted(len(rows), what)}{', worst first' if most is not None else ''}"
+    some = f"Worst {len(shown)} of {len(rows):,} {what}"
+    every = f"All {what}{', worst first' if most is not None else ''}"
     title = f"{some if len(shown) < len(rows) else every}, {specs}, site {sites}"
     return tabulate(title, fields_of(shown), shown, undefined(groups))
 

@@ -16,9 +16,8 @@ from rich.segment import Segment
 from rich.table import Table as Grid
 from rich.text import Text as Line
 
-from srdd.reports import view
 from srdd.reports.text import safe
-from srdd.reports.view import Block, Cell, Column, Severity, Table, Tally, Text, Word
+from srdd.reports.view import Block, Cell, Chart, Column, Severity, Table, Tally, Text, Word
 
 LONGEST = 2000
 """Characters of a sentence at most."""
@@ -47,87 +46,95 @@ def render(blocks: Iterable[Block]) -> list[RenderableType]:
     parts: list[RenderableType] = []
     before: object = None
     for block in blocks:
-        if isinstance(block, view.Chart):
+        if isinstance(block, Chart):
             continue
         role = block.role if isinstance(block, Text) else Table
         if before is not None and (role is Table or role != before):
-            parts.append(Line(""))
+            parts.append("")
         before = role
-        parts.append(_Drawn(block) if isinstance(block, Table) else _line(block))
+        parts.append(_Drawn(block))
     return parts
 
 
 def plain(blocks: Iterable[Block]) -> str:
     """The same as text for a file: no escape codes, no line broken, no blanks at line ends."""
     file = io.StringIO()
-    console = Console(
-        file=file,
-        width=ENDLESS,
-        force_terminal=False,
-        color_system=None,
-        highlight=False,
-        markup=False,
-    )
+    console = Console(file=file, width=ENDLESS, color_system=None, highlight=False, markup=False)
     for part in render(blocks):
-        console.print(part, soft_wrap=isinstance(part, Line))
+        console.print(part)
     return file.getvalue()
 
 
-def _line(text: Text) -> Line:
-    shown = safe(text.text, longest=LONGEST)
-    if text.role == "warning":
-        return Line.assemble(("warning: ", "bold yellow"), shown)
-    return Line(shown, style=ROLES[text.role])
-
-
 class _Drawn:
-    """A table with as many columns as there is room for."""
+    """A block that fits itself to the console."""
 
-    def __init__(self, table: Table) -> None:
-        self._table = table
+    def __init__(self, block: Table | Text) -> None:
+        self._block = block
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        table = self._table
         ascii_only = options.ascii_only
-        cells = [
-            [_cell(c, cell, ascii_only) for c, cell in zip(table.columns, row, strict=True)]
-            for row in table.rows
-        ]
-        widths = [
-            max([Line(c.title).cell_len, len(c.measure.unit), *(row[n].cell_len for row in cells)])
-            for n, c in enumerate(table.columns)
-        ]
-        shown = _fitting(table.columns, widths, options.max_width)
-        units = any(table.columns[n].measure.unit for n in shown)
-        yield Line(safe(table.title, longest=LONGEST), style="bold")
-        if not cells:
-            yield Line("nothing was measured here")
+        if isinstance(self._block, Table):
+            yield from _table(self._block, console, options)
             return
-        grid = Grid(
-            box=box.SIMPLE_HEAD,
-            show_edge=False,
-            pad_edge=False,
-            padding=(0, GAP - 1, 0, 0),
-            header_style="bold",
-        )
-        for n in shown:
-            column = table.columns[n]
-            head = Line(column.title)
-            if units:
-                head.append(f"\n{column.measure.unit}", style="dim")
-            grid.add_column(head, justify=column.align, no_wrap=True, width=widths[n])
-        for row in cells:
-            grid.add_row(*(row[n] for n in shown))
-        needed = sum(widths[n] + GAP for n in shown)
-        wide = options.update(width=needed, max_width=needed)
-        for line in console.render_lines(grid, wide, pad=False):
-            yield from _stripped(line)
-            yield Segment.line()
-        hidden = [c.title for n, c in enumerate(table.columns) if n not in shown]
-        if hidden:
-            yield Line(f"(hidden at this width: {', '.join(hidden)})", style="dim")
-        for note in table.notes:
-            yield Line(safe(note, longest=LONGEST), style="dim")
+        line = _line(self._block.text, ROLES[self._block.role], ascii_only)
+        if self._block.role == "warning":
+            line = Line.assemble(("warning: ", "bold yellow"), line)
+        yield from _wrapped(line, console, options)
+
+
+def _wrapped(line: Line, console: Console, options: ConsoleOptions) -> RenderResult:
+    for part in line.wrap(console, options.max_width):
+        part.rstrip()
+        yield part
+
+
+def _table(table: Table, console: Console, options: ConsoleOptions) -> RenderResult:
+    """As many columns as there is room for, and the names of the others."""
+
+    def sentence(text: str, style: str) -> RenderResult:
+        return _wrapped(_line(text, style, options.ascii_only), console, options)
+
+    yield from sentence(table.title, "bold")
+    if not table.rows:
+        yield from sentence("nothing was measured here", "")
+        return
+    columns = table.columns
+    cells = [
+        [_cell(c, cell, options.ascii_only) for c, cell in zip(columns, row, strict=True)]
+        for row in table.rows
+    ]
+    widths = [
+        max(len(c.title), len(c.measure.unit), *(row[n].cell_len for row in cells))
+        for n, c in enumerate(columns)
+    ]
+    shown = _fitting(columns, widths, options.max_width)
+    units = any(columns[n].measure.unit for n in shown)
+    grid = Grid(
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, GAP - 1, 0, 0),
+        header_style="bold",
+    )
+    for n in shown:
+        unit = (f"\n{columns[n].measure.unit}", "not bold dim") if units else ""
+        head = Line.assemble(columns[n].title, unit)
+        grid.add_column(head, justify=columns[n].align, no_wrap=True, width=widths[n])
+    for row in cells:
+        grid.add_row(*(row[n] for n in shown))
+    needed = sum(widths[n] + GAP for n in shown)
+    for line in console.render_lines(grid, options.update_width(needed), pad=False):
+        yield from _stripped(line)
+        yield Segment.line()
+    if hidden := [c.title for n, c in enumerate(columns) if n not in shown]:
+        yield from sentence(f"(hidden at this width: {', '.join(hidden)})", "dim")
+    for note in table.notes:
+        yield from sentence(note, "dim")
+
+
+def _line(text: str, style: str, ascii_only: bool, longest: int = LONGEST) -> Line:
+    shown = safe(text, longest=longest)
+    return Line(shown.replace("±", "+-") if ascii_only else shown, style)
 
 
 def _cell(column: Column, cell: Cell, ascii_only: bool) -> Line:
@@ -135,8 +142,7 @@ def _cell(column: Column, cell: Cell, ascii_only: bool) -> Line:
         parts = [(f"{count} {word.text}", STYLES[word.severity]) for word, count in cell.counts]
         return Line(", ").join(Line(text, style) for text, style in parts)
     style = STYLES[cell.severity] if isinstance(cell, Word) else ""
-    text = safe(column.text(cell), longest=LONGEST_NAME)
-    return Line(text.replace("±", "+-") if ascii_only else text, style)
+    return _line(column.text(cell), style, ascii_only, LONGEST_NAME)
 
 
 def _fitting(columns: Sequence[Column], widths: Sequence[int], width: int) -> list[int]:

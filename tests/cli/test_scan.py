@@ -103,8 +103,8 @@ def test_a_scan_is_written_and_shown(srdd: Command, saved_once: Path, text: Path
     assert (scan.model.name, scan.model.source) == (str(saved_once), "folder")
     assert (scan.calibration.source, scan.calibration.prompts) == (str(text), 4)
     assert left() == ["scan.json"]
-    assert "Layer by layer" in told.out
-    assert f"{scan.select()[0].metrics.sqnr_db:.2f}" in told.out
+    assert "site output" in told.out
+    assert f"{scan.select()[0].metrics.sqnr_db:.1f}" in told.out
 
 
 def test_results_go_to_standard_output_and_talk_to_standard_error(
@@ -259,7 +259,7 @@ def test_on_a_full_disk_what_was_measured_is_still_shown(
 ) -> None:
     told = srdd("scan", saved_once, "--prompts", text, "-o", "/dev/full")
     assert told.code == 2
-    assert "Layer by layer" in told.out
+    assert "site output" in told.out
     assert told.err.splitlines()[-2:] == [
         "error: cannot write /dev/full: the disk is full",
         "hint: free some space, or name a file elsewhere with -o",

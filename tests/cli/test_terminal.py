@@ -20,6 +20,10 @@ import pytest
 
 from srdd import load_scan
 from srdd.documents.scan import Scan
+from srdd.numerics.metrics import METRICS
+from srdd.reports.groups import groups_of
+from srdd.reports.rows import rows_of
+from srdd.reports.view import Column, Measure
 
 SRDD = [sys.executable, "-m", "srdd"]
 ESCAPE = b"\x1b"
@@ -101,32 +105,32 @@ FIGURE = re.compile(r"(?<![\w.])[-+<>]?\d+\.\d+(?![\w.])")
 def figures(scan: Scan) -> set[str]:
     """Every figure of a scan as the tables write it, whether they show it or not."""
     found = set()
-    for record in scan.select("output"):
-        metrics, ends = record.metrics, record.intervals
+    for row in rows_of(groups_of(scan), "tensor"):
+        record = row.record
         tokens = record.token_sqnr_db
-        assert ends is not None
         assert tokens is not None
         found |= {f"{value:.1f}" for value in (tokens.p5, tokens.p50, tokens.p95) if value}
-        found |= {f"{metrics.sqnr_db:.2f}", f"{record.vs_floor_db or 0:+.2f}"}
-        found |= {f"{100 * (value or 0):.1f}" for value in (metrics.deadzone,)}
-        found |= {f"{100 * (metrics.relative_error or 0):.1f}"}
-        found |= {f"{100 * (metrics.saturation or 0):.2f}"}
-        for pair, scale, digits in ((ends.sqnr_db, 1, 2), (ends.relative_error, 100, 1)):
-            assert pair is not None
-            found.add(f"{scale * (pair[1] - pair[0]) / 2:.{digits}f}")
+        found.add(f"{record.vs_floor_db or 0:+.1f}")
+        for metric in METRICS:
+            shown = Column("", Measure.of(metric)).text(row.estimate(metric))
+            found |= set(shown.split(" ±"))
     return found
 
 
 def layer_rows(lines: list[str]) -> list[list[str]]:
     """The rows of the first table of layers, as words."""
-    start = next(n for n, line in enumerate(lines) if line.startswith("Layer by layer"))
+    start = next(n for n, line in enumerate(lines) if TABLE in line)
+    rule = next(n for n, line in enumerate(lines) if n > start and line.startswith("──"))
     rows = []
-    for line in lines[start + 2 :]:
+    for line in lines[rule + 1 :]:
         if not line.strip() or line.startswith("("):
             break
         rows.append(line.split())
     return rows
 
+
+TABLE = "mxfp4:floor, site output"
+"""In the title of the table."""
 
 ARGUMENTS = ["--site", "output", "--batch-size", "1", "-o", "scan.json"]
 
@@ -149,17 +153,18 @@ def test_on_a_terminal_there_is_a_progress_bar_and_no_figure_is_cut(
     assert not any("…" in screen for screen in bars)
     assert "measuring" not in seen.screens[-1]  # the bar goes when it is done
     assert ESCAPE in seen.raw
-    assert "Layer by layer" in "\n".join(seen.lines)
+    assert TABLE in "\n".join(seen.lines)
 
     scan = load_scan(here / "scan.json")
     rows = layer_rows(seen.lines)
-    assert [row[0] for row in rows] == [str(record.layer) for record in scan.select("output")]
+    ranked = sorted(scan.select("output"), key=lambda record: record.vs_floor_db or 0)
+    assert [row[0] for row in rows] == [str(record.layer) for record in ranked]
     possible = figures(scan)
-    for record, row in zip(scan.select("output"), rows, strict=True):
+    for record, row in zip(ranked, rows, strict=True):
         shown = FIGURE.findall(" ".join(row).replace("±", " "))
         assert set(shown) <= possible
-        assert f"{record.metrics.sqnr_db:.2f}" in shown
-        assert f"{100 * (record.metrics.relative_error or 0):.1f}" in shown
+        assert f"{record.metrics.sqnr_db:.1f}" in shown
+        assert f"{record.vs_floor_db or 0:+.1f}" in shown
     assert max(len(line) for line in seen.lines) <= columns or columns < 80
 
 
@@ -246,7 +251,7 @@ def test_when_nobody_listens_to_the_talk_the_scan_goes_on(
     assert process.stderr is not None
     assert process.stdout is not None
     process.stderr.close()
-    assert b"Layer by layer" in process.stdout.read()
+    assert TABLE.encode() in process.stdout.read()
     assert process.wait(LIMIT_S) == 0
     assert load_scan(here / "scan.json").calibration.prompts == 40
 
