@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from srdd.comparison.comparability import Remark, remarks, same_prompts
-from srdd.comparison.differences import Basis, Difference, Resampled, difference, resample
+from srdd.comparison.differences import Basis, Difference, difference
 from srdd.comparison.figures import figures_of
 from srdd.comparison.pairing import VIEWS, Matched, Place, match
-from srdd.comparison.ranks import Move, moves
+from srdd.comparison.ranks import Move, drawn_figures, moves
 from srdd.documents.scan import Scan
 from srdd.errors import unknown_name
+from srdd.numerics.confidence import difference_intervals
 from srdd.numerics.metrics import METRICS
 from srdd.numerics.sites import needs_prompts
 
@@ -154,7 +155,7 @@ def compare_scans(
         sites: only these; all that both have for none.
         old_format, new_format: which format of each; each that both have, if left out.
         names: what the two are called.
-        seed: of the bootstrap.
+        seed: of the draws that tell which moves in rank are significant.
 
     Raises:
         UsageError: an unknown metric or view, or a site or format that is asked for is not there.
@@ -184,9 +185,16 @@ def _group(matched: Matched, by: str, paired: bool, metric: str, seed: int) -> G
     new = figures_of([[pair.new for pair in pairs] for pairs in by_place.values()])
     exact = not needs_prompts([matched.site])
     summed = old.replicates is not None and new.replicates is not None
-    drawn: Resampled | None = None
+    ends = drawn = None
     if not exact and old.replicates is not None and new.replicates is not None:
-        drawn = resample(old.replicates, new.replicates, paired=paired, metric=metric, seed=seed)
+        ends = difference_intervals(old.replicates, new.replicates, paired=paired)
+        drawn = drawn_figures(
+            old.replicates[:, :-1],
+            new.replicates[:, :-1],
+            paired=paired,
+            metric=metric,
+            seed=seed,
+        )
 
     def differences(row: int) -> dict[str, Difference]:
         return {
@@ -197,8 +205,8 @@ def _group(matched: Matched, by: str, paired: bool, metric: str, seed: int) -> G
                 exact=exact,
                 old_reproduced=bool(old.exact[row]),
                 new_reproduced=bool(new.exact[row]),
-                ends=None if drawn is None else drawn.difference[name][row],
-                new_ends=None if drawn is None else drawn.new[name][row],
+                ends=None if ends is None else ends[0][name][row],
+                new_ends=None if ends is None else ends[1][name][row],
             )
             for name in METRICS
         }
@@ -208,11 +216,11 @@ def _group(matched: Matched, by: str, paired: bool, metric: str, seed: int) -> G
         old.values[metric][:-1],
         new.values[metric][:-1],
         metric,
-        None if drawn is None else (drawn.old_draws[:, :-1], drawn.new_draws[:, :-1]),
+        drawn,
         exact=exact,
     )
     basis: Basis = "exact" if exact else "none"
-    if drawn is not None:
+    if ends is not None:
         basis = "paired" if paired else "independent"
     return Group(
         matched=matched,

@@ -1,10 +1,9 @@
 """Differences NEW - OLD of every metric, their intervals, and a verdict in words.
 
-An interval comes from drawing replicates with replacement (`srdd.numerics.confidence`). Where both
-scans measured the same prompts, each draw takes the same prompts in both, since what a prompt does
-to one it mostly does to the other: the interval of the difference is then far narrower than those
-of the figures. Otherwise the two are drawn independently. A weight does not depend on prompts, and
-its difference is exact.
+Intervals are those of `srdd.numerics.confidence`. Where both scans measured the same prompts, each
+prompt is left out of both together, since what a prompt does to one it mostly does to the other:
+the interval of the difference is then far narrower than those of the figures. Otherwise the two are
+independent. A weight does not depend on prompts, and its difference is exact.
 
 The verdict is about the difference alone:
 
@@ -20,7 +19,6 @@ Of layers that do not differ at all, about one in twenty is called better or wor
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -28,19 +26,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srdd.documents.scan import Interval
-from srdd.numerics.confidence import FEWEST_REPLICATES, RESAMPLES, occupied
-from srdd.numerics.metrics import METRICS, derive
-from srdd.numerics.sums import Sums
+from srdd.numerics.metrics import METRICS
 
 Basis: TypeAlias = Literal["paired", "independent", "exact", "none"]
-"""Where an interval comes from: the same prompts drawn together, other prompts drawn independently;
-no interval needed; none available."""
+"""Where an interval comes from: the same prompts in both, other prompts; no interval needed; none
+available."""
 
 NEGLIGIBLE_DB, NEGLIGIBLE_SHARE = 1e-3, 1e-4
 """Below these, in dB and relative to the figure, kernels and devices differ in how they round."""
-
-AT_ONCE = 100
-"""Rows that are resampled together: 1,000 draws of these take 10 MB."""
 
 BETTER, WORSE, CHANGED, UNSEEN = "better", "worse", "changed", "no difference seen"
 NO_INTERVAL, UNDEFINED = "no interval", "undefined"
@@ -75,59 +68,6 @@ class Difference:
     def significant(self) -> bool:
         """Whether the difference is beyond what other prompts of the same kind might do."""
         return self.verdict in (BETTER, WORSE, CHANGED)
-
-
-@dataclass(frozen=True)
-class Resampled:
-    """Draws of two scans' figures: for each metric (rows, 2) ends, NaN where there are none.
-
-    Attributes:
-        difference, new: intervals of the difference and of NEW's figure.
-        old_draws, new_draws: (draws, rows) of the one metric that was asked for.
-    """
-
-    difference: dict[str, Values]
-    new: dict[str, Values]
-    old_draws: Values
-    new_draws: Values
-
-
-def _weights(replicates: int, seed: Sequence[int]) -> Values:
-    """How often each replicate is in each draw, (RESAMPLES, replicates)."""
-    rng = np.random.default_rng(seed)
-    shares = np.full(replicates, 1 / replicates)
-    return rng.multinomial(replicates, shares, size=RESAMPLES).astype(np.float64)
-
-
-def resample(old: Sums, new: Sums, *, paired: bool, metric: str, seed: int = 0) -> Resampled | None:
-    """Bootstrap of NEW - OLD; None where one of them has a single replicate.
-
-    Arguments:
-        old, new: (replicates, rows, fields); all rows of a scan are drawn together.
-        paired: whether replicate i of both holds the same prompts, so that they are drawn together.
-        metric: whose draws are returned.
-    """
-    if paired:
-        both = occupied(np.concatenate([old, new], axis=1))
-        old, new = both[:, : old.shape[1]], both[:, old.shape[1] :]
-    else:
-        old, new = occupied(old), occupied(new)
-    if min(len(old), len(new)) < FEWEST_REPLICATES:
-        return None
-    of_old = _weights(len(old), [seed, 0])
-    of_new = of_old if paired else _weights(len(new), [seed, 1])
-    rows = old.shape[1]
-    ends, new_ends = ({name: np.empty((rows, 2)) for name in METRICS} for _ in range(2))
-    draws = np.empty((2, RESAMPLES, rows))
-    for start in range(0, rows, AT_ONCE):
-        part = slice(start, start + AT_ONCE)
-        first = derive(np.tensordot(of_old, old[:, part], axes=1))
-        second = derive(np.tensordot(of_new, new[:, part], axes=1))
-        for name in METRICS:
-            ends[name][part] = np.quantile(second[name] - first[name], [0.025, 0.975], axis=0).T
-            new_ends[name][part] = np.quantile(second[name], [0.025, 0.975], axis=0).T
-        draws[0][:, part], draws[1][:, part] = first[metric], second[metric]
-    return Resampled(ends, new_ends, *draws)
 
 
 def negligible(metric: str, old: float, difference: float) -> bool:
@@ -167,7 +107,7 @@ def difference(
         exact: whether the figures do not depend on prompts.
         old_reproduced, new_reproduced: whether it is undefined because quantization changed
             nothing: an SQNR better than any number.
-        ends, new_ends: (2,) of the difference and of NEW's figure, if they were resampled.
+        ends, new_ends: (2,) of the difference and of NEW's figure, if there are any.
     """
     interval, new_interval = _interval(ends), _interval(new_ends)
     if old is None or new is None:

@@ -118,7 +118,7 @@ def records_of(
     """
     ends: list[dict[str, tuple[float, float]] | None] = [None] * len(group)
     if seed is not None:
-        found = intervals(np.stack([one.replicates for one in group], axis=1), seed=seed)
+        found = intervals(np.stack([one.replicates for one in group], axis=1))
         pairs = {name: both.tolist() for name, both in found.items()}
         ends = [
             {name: tuple(both[place]) for name, both in pairs.items()}

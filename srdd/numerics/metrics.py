@@ -93,6 +93,11 @@ class Metric:
         """
         return 1.0 if self.higher_is_better else -1.0
 
+    @property
+    def least(self) -> float | None:
+        """The smallest value it can have; decibels have none."""
+        return None if self.unit == "dB" else 0.0
+
     def breached(self, value: float | None, limit: float) -> bool:
         """Whether a figure is beyond a threshold; an undefined one never is."""
         if value is None or np.isnan(value):

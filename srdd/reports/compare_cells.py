@@ -32,8 +32,8 @@ STYLES = {
 """Colours that underline the verdicts; the words alone suffice."""
 
 BASES = {
-    "paired": "the same prompts, drawn together",
-    "independent": "other prompts, drawn independently",
+    "paired": "the same prompts in both",
+    "independent": "independent prompts",
     "exact": "weights: exact, no interval needed",
     "none": "no intervals",
 }

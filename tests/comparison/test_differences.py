@@ -89,20 +89,20 @@ class TestIntervals:
             .differences["sqnr_db"]
         )
 
-    def test_the_same_prompts_are_drawn_together_and_see_the_difference(self) -> None:
+    def test_the_same_prompts_are_paired_and_show_the_difference(self) -> None:
         one = self.compared(prompts(40))
         assert one.verdict == "worse"  # type: ignore[attr-defined]
         low, high = one.interval  # type: ignore[attr-defined]
         assert low < -10 * math.log10(1.1) < high
         assert high - low < 0.1
 
-    def test_other_prompts_are_drawn_apart_and_do_not(self) -> None:
+    def test_other_prompts_are_independent_and_do_not(self) -> None:
         one = self.compared(prompts(40, first=40))
         assert one.verdict == "no difference seen"  # type: ignore[attr-defined]
         low, high = one.interval  # type: ignore[attr-defined]
         assert high - low > 1
 
-    def test_the_interval_drawn_apart_has_the_width_of_both_errors_together(self) -> None:
+    def test_an_independent_interval_has_the_width_of_both_errors_together(self) -> None:
         # Normal theory: the log of a mean of n lognormal values, by the delta method.
         one = self.compared(prompts(40, first=40))
         errors = [
@@ -113,7 +113,7 @@ class TestIntervals:
         assert (high - low) / 2 == pytest.approx(1.96 * math.hypot(*errors), rel=0.15)
 
     @pytest.mark.parametrize("paired", [True, False])
-    def test_scipy_s_bootstrap_gives_the_same_interval(self, paired: bool) -> None:
+    def test_scipy_s_bootstrap_gives_about_the_same_interval(self, paired: bool) -> None:
         one = self.compared(prompts(40, first=0 if paired else 40))
         drawn = bootstrap(
             (self.old, self.new),
@@ -125,9 +125,10 @@ class TestIntervals:
         ).confidence_interval
         width = drawn.high - drawn.low
         low, high = one.interval  # type: ignore[attr-defined]
-        # Ours draws a thousand times, which leaves about 4 % of the width at each end.
-        assert low == pytest.approx(drawn.low, abs=0.12 * width)
-        assert high == pytest.approx(drawn.high, abs=0.12 * width)
+        # A percentile bootstrap of 40 prompts is too narrow.
+        assert low == pytest.approx(drawn.low, abs=0.15 * width)
+        assert high == pytest.approx(drawn.high, abs=0.15 * width)
+        assert width < high - low < 1.3 * width
 
     def test_another_order_of_the_same_prompts_is_not_paired(self) -> None:
         found = compare_scans(
@@ -163,8 +164,8 @@ class TestIntervals:
             if one.interval
         ]
         assert len(held) == layers
-        # 300 layers tell the coverage to 1.3 %; a percentile bootstrap of 64 is a little short.
-        assert 0.905 <= np.mean(held) <= 0.98
+        # 300 layers tell the coverage to 1.3 %.
+        assert 0.91 <= np.mean(held) <= 0.985
 
     def test_layers_that_do_not_differ_are_seldom_called_so(self) -> None:
         rng = np.random.default_rng(11)

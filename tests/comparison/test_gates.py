@@ -161,14 +161,17 @@ class TestJudging:
         return [list(r.replicates.e2) for r in scan.records]  # type: ignore[attr-defined]
 
     def test_a_fixed_limit_on_new(self) -> None:
-        # Layers 0 and 1 of NEW have exactly 16.99 and 20 dB. The third has 18.6 dB, and 20.46 in
-        # every draw without its one bad prompt, which are a third of all.
+        # Layers 0 and 1 of NEW have exactly 16.99 and 20 dB. The third has 18.6 dB, with one bad
+        # prompt of 30, so that its interval reaches far up.
         assert self.layers("new.sqnr_db < 17.5") == [0]
         assert self.layers("new.sqnr_db < 16.9") == []
         assert self.layers("new.sqnr_db < 19.5") == [0]
         assert self.layers("new.sqnr_db < 19.5", count_unsure=True) == [0, 2]
-        assert self.layers("new.sqnr_db < 20.45") == [0, 1]
-        assert self.layers("new.sqnr_db < 20.46") == [0, 1, 2]
+        interval = self.found.groups[0].rows[2].differences["sqnr_db"].new_interval
+        assert interval is not None
+        assert interval[1] > 20.46  # what it has without the bad prompt
+        assert self.layers(f"new.sqnr_db < {interval[1] - 0.001}") == [0, 1]
+        assert self.layers(f"new.sqnr_db < {interval[1] + 0.001}") == [0, 1, 2]
 
     def test_weights_are_always_significant(self) -> None:
         old, new = scan_of([[1.0]], site="weight"), scan_of([[1.2]], site="weight")
