@@ -44,6 +44,7 @@ class Product:
         expert: its index there.
         x: (rows, in), what goes in.
         weight: (out, in).
+        y: (rows, out), what comes out.
         tokens: (rows,) int64, which row of the module's input each row follows from.
     """
 
@@ -51,6 +52,7 @@ class Product:
     expert: int
     x: Tensor
     weight: Tensor
+    y: Tensor
     tokens: Tensor
 
 
@@ -77,7 +79,7 @@ class Watch(TorchFunctionMode):
         if name in _CHOICES:
             self._note_choice(args, result)
         elif name in _OF_ROWS | _OF_COLUMNS and len(args) > 1:
-            self._note_product(args[0], args[1] if name in _OF_ROWS else args[1].t())
+            self._note_product(args[0], args[1] if name in _OF_ROWS else args[1].t(), result)
         return result
 
     def _note_choice(self, args: tuple[Any, ...], result: object) -> None:
@@ -86,7 +88,7 @@ class Watch(TorchFunctionMode):
         if chosen and of.ndim == 2 and of.is_floating_point() and isinstance(result, Tensor):
             self._chosen[id(result)] = (weakref.ref(result), where)
 
-    def _note_product(self, x: object, weight: object) -> None:
+    def _note_product(self, x: object, weight: object, y: Tensor) -> None:
         if not (isinstance(x, Tensor) and isinstance(weight, Tensor)) or weight.ndim != 2:
             return
         place = self._place_of(weight)
@@ -101,7 +103,7 @@ class Watch(TorchFunctionMode):
         else:
             return
         self._last[expert] = tokens
-        self._met(Product(key, expert, x, weight, tokens))
+        self._met(Product(key, expert, x, weight, y, tokens))
 
     def _place_of(self, weight: Tensor) -> tuple[str, int] | None:
         """The parameter and expert that a weight is the slice of."""
