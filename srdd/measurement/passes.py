@@ -27,7 +27,7 @@ from srdd.errors import InputError, UsageError
 from srdd.measurement.calls import Call, Target, first_float, recording, replaced
 from srdd.measurement.labels import Loss, Positions
 from srdd.model.experts import one_by_one
-from srdd.model.load import is_out_of_memory
+from srdd.model.running import is_out_of_memory
 from srdd.prompts.batches import Batch
 
 Gradients = Sequence[Sequence[Tensor | None]]

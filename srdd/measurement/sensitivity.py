@@ -38,7 +38,6 @@ from torch import Tensor, nn
 from srdd.documents.records import REPLICATES
 from srdd.documents.scan import Operands
 from srdd.errors import InputError, counted
-from srdd.measurement.activations import device_of
 from srdd.measurement.calls import (
     OVERWRITTEN,
     Call,
@@ -52,11 +51,12 @@ from srdd.measurement.contributions import (
     squared_gradients,
     squared_gradients_of_rows,
 )
+from srdd.measurement.forward import run_halving
 from srdd.measurement.labels import Positions, predicted, uniforms
 from srdd.measurement.listener import Listener
 from srdd.measurement.passes import Gradients, Passes, differentiable
 from srdd.model.kinds import kind_of
-from srdd.model.load import is_out_of_memory
+from srdd.model.running import device_of, vocabulary_of
 from srdd.model.selection import Selection
 from srdd.model.structure import Structure
 from srdd.numerics.formats import FormatSpec
@@ -151,7 +151,7 @@ def measure_sensitivity(
     layers, others = targets_of(model, structure, selection or Selection())
     device = device_of(model)
     passes = Passes(model, [layer.module for layer in structure.layers], layers, others, device)
-    run = _Run(passes, tokenized, specs, samples, rounding, skip_first_token, seed, listener)
+    run = _Run(passes, tokenized, specs, samples, rounding, skip_first_token, seed)
     if not any(len(ids) > 1 + skip_first_token for ids in tokenized.ids):
         raise InputError(
             "no prompt has a token to predict: each is a single token",
@@ -161,11 +161,11 @@ def measure_sensitivity(
     listener.started(
         f"estimating sensitivity on {counted(len(tokenized.ids), 'prompt')}", amount, "tokens"
     )
-    vocabulary = getattr(getattr(model, "config", None), "vocab_size", None) or 1
+    vocabulary = vocabulary_of(model) or 1
     with differentiable(model):
         for batch in make_batches(tokenized, batch_size, pad):
             for part in _cut(batch, vocabulary):
-                run.add(part)
+                run_halving(part, run.add, device, listener)
     return run.result([*(target for layer in layers for target in layer), *others])
 
 
@@ -188,7 +188,6 @@ class _Run:
         rounding: str,
         skip_first: bool,
         seed: int,
-        listener: Listener,
     ) -> None:
         self._passes = passes
         self._fingerprints = tokenized.fingerprints
@@ -196,7 +195,6 @@ class _Run:
         self._groups = min(REPLICATES, len(tokenized.index))
         self._specs, self._samples, self._rounding = specs, samples, rounding
         self._skip_first, self._seed = skip_first, seed
-        self._listener = listener
         self._tokens = np.zeros(self._groups)
         self._changes: dict[Change, Sums] = {}
         self._joint: dict[tuple[Scope, FormatSpec, Operands], Sums] = {}
@@ -204,26 +202,8 @@ class _Run:
         self._unusable: dict[str, str] = {}
 
     def add(self, batch: Batch) -> None:
-        """One batch, or both halves of it where memory does not suffice for the whole."""
-        try:
-            scores = self._scores(batch)
-        except Exception as error:  # torch says that memory ran out in several ways
-            if not is_out_of_memory(error):
-                raise
-            scores = None
-        if scores is not None:
-            self._keep(batch, scores)
-            self._listener.advanced(batch.tokens)
-            return
-        # Outside the handler, whose traceback would keep the failed pass's tensors alive.
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        halves = split(batch)
-        self._listener.note(
-            f"out of memory at {len(batch.index)} prompts; retrying with {len(halves[0].index)}"
-        )
-        for half in halves:
-            self.add(half)
+        """Count one batch, once all of its passes are done."""
+        self._keep(batch, self._scores(batch))
 
     def _scores(self, batch: Batch) -> Scores:
         names = [self._fingerprints[self._places[number]] for number in batch.index]
