@@ -32,7 +32,7 @@ class Norm(Part):
     """A normalisation module: where noise can be injected.
 
     `gain_rms` is the root mean square of the factors that it multiplies with; null where they could
-    not be observed.
+    not be observed. `tied_to` is the first module with the same weight, where there is another.
     """
 
     name: str
@@ -40,15 +40,28 @@ class Norm(Part):
     type: str
     size: Count
     gain_rms: Positive | None
+    tied_to: str | None = None
 
 
 class Linear(Part):
-    """A linear module, with its weight seen as (out_features, in_features)."""
+    """A linear module, with its weight seen as (out_features, in_features).
+
+    `tied_to` is the first module with the same weight, where there is another.
+    """
 
     name: str
     type: str
     in_features: Count
     out_features: Count
+    tied_to: str | None = None
+
+
+class Experts(Part):
+    """The weights of several experts, stacked in the parameter of this name."""
+
+    name: str
+    experts: Count
+    size: Count
 
 
 class Layer(Part):
@@ -62,6 +75,7 @@ class Layer(Part):
     type: str | None
     norms: list[Norm]
     linears: list[Linear]
+    experts: list[Experts] = Field(default_factory=list)
 
 
 class Model(Part):

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from torch import nn
 
 from srdd.documents import scan as schema
+from srdd.model.linears import stacked_in
 from srdd.model.structure import DecoderLayer, Structure
 
 
@@ -33,13 +34,30 @@ def describe_model(
     first = next(model.parameters())
     words = len(tokenizer) if hasattr(tokenizer, "__len__") else 0
 
+    owners: dict[object, str] = {}
+
+    def tied_to(name: str) -> str | None:
+        """The first module with this one's weight, where that is another."""
+        weight = model.get_submodule(name)._parameters["weight"]
+        assert weight is not None
+        owner = owners.setdefault((not weight.is_meta and weight.data_ptr()) or id(weight), name)
+        return None if owner == name else owner
+
     def layer(found: DecoderLayer) -> schema.Layer:
         return schema.Layer(
             index=found.index,
             name=found.name,
             type=type(found.module).__name__,
-            norms=[schema.Norm(**asdict(norm)) for norm in found.norms],
-            linears=[schema.Linear(**asdict(linear)) for linear in found.linears],
+            norms=[schema.Norm(**asdict(norm), tied_to=tied_to(norm.name)) for norm in found.norms],
+            linears=[
+                schema.Linear(**asdict(linear), tied_to=tied_to(linear.name))
+                for linear in found.linears
+            ],
+            experts=[
+                schema.Experts(name=f"{name}.{key}", experts=len(stack), size=stack.numel())
+                for name in found.stacked
+                for key, stack in stacked_in(model.get_submodule(name))
+            ],
         )
 
     return schema.Model(

@@ -1,4 +1,4 @@
-"""Strategies: a Scan -> a RinConfig.
+"""Noise: a Scan -> a RinConfig.
 
     uniform    every layer alike: the baseline that every other has to beat
     targeted   the worst layers alike, the others not at all
@@ -10,9 +10,9 @@ noise where there was the least, and `shuffled` deals the same multipliers to ra
 strategy whose run does not beat its controls has shown nothing about its choice of layers.
 """
 
-from srdd.noise.drafts import TIERS
 from srdd.noise.figures import METRICS, Figures, figures_of, fingerprint
-from srdd.noise.suggestion import CONTROLS, STRATEGIES, TOP_K, suggest
+from srdd.noise.strategies import CONTROLS, STRATEGIES, TIERS
+from srdd.noise.suggestion import TOP_K, suggest
 from srdd.noise.targets import ALWAYS_EXCLUDED, LAYER_TYPES
 
 __all__ = [

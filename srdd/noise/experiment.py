@@ -77,8 +77,8 @@ def plan(
         "",
         f"From a scan of {code(source.model)} ({scanned}); scan `{source.scan[:16]}`.",
         "",
-        "Whether noise helps, and whether it matters which layers get it, is what these runs are",
-        "to find out. Nothing in the scan says so beforehand.",
+        "These runs are to show whether noise helps, and whether it matters which layers get it.",
+        "The scan alone cannot tell.",
         "",
         *_advice(configs),
         *_table(configs, baseline),
@@ -109,7 +109,7 @@ def _advice(configs: Mapping[str, RinConfig]) -> list[str]:
     if not reasons:
         return []
     return [
-        "**Recommended: uniform noise first.** What speaks against choosing layers by this scan:",
+        "**Recommended: uniform noise first.** Reasons not to choose layers by this scan:",
         "",
         *(f"- {plain(reason)}" for reason in reasons),
         "",
@@ -173,7 +173,7 @@ def _runs(configs: Mapping[str, RinConfig], baseline: float | None) -> list[str]
 
 
 def _apart(config: RinConfig) -> list[str]:
-    """A word where tiers need an experiment each, as no trainer of the guide's kind runs two."""
+    """A line where tiers need an experiment each: the guide's form holds one schedule a run."""
     shapes = {tier.schedule.sigma_end / tier.schedule.sigma_start for tier in config.tiers}
     if max(shapes) <= min(shapes) * (1 + 1e-9):
         return []
@@ -253,4 +253,4 @@ def _success(questions: int, baseline: float | None) -> list[str]:
 
 def _warnings(configs: Mapping[str, RinConfig]) -> list[str]:
     texts = list(dict.fromkeys(w for config in configs.values() for w in config.warnings))
-    return ["## To mind", "", *(f"- {plain(text)}" for text in texts), ""]
+    return ["## Warnings", "", *(f"- {plain(text)}" for text in texts), ""]

@@ -1,4 +1,4 @@
-"""What a strategy starts from: one figure a layer, how bad it is, and how far the ranking holds.
+"""What a strategy starts from: one figure a layer, how bad it is, and how stable the ranking is.
 
 Layers are ranked by a metric and weighted by its badness, which grows with the error and is
 proportional to an error's size:
@@ -27,6 +27,8 @@ from srdd.errors import InputError, UsageError, unknown_name
 METRICS = ("relative_error", "sqnr_db", "deadzone", "relative_l1", "vs_floor_db")
 """What layers can be ranked by; the first is the default."""
 
+ACTS_ON = {"rmsnorm": "input", "linear": "weight"}
+"""layer type -> the site that noise on it acts on."""
 
 Stability = tuple[float | None, float | None]
 """Kendall's tau between halves of the prompts, and the chance that the worst layers change; None
@@ -34,31 +36,15 @@ where the scan cannot tell. See `srdd.numerics.confidence.Stability`."""
 
 
 @dataclass(frozen=True)
-class LayerFigure:
-    """One layer's figure.
-
-    Attributes:
-        layer: its index.
-        value: the metric, in its own unit.
-        interval: 95 % interval of the metric, where the scan has one.
-        badness: see the module; at least 0, larger is worse.
-        sqnr_db: what quantization leaves, dB; None where undefined.
-    """
-
-    layer: int
-    value: float
-    interval: Interval | None
-    badness: float
-    sqnr_db: float | None
-
-
-@dataclass(frozen=True)
 class Figures:
-    """The figures of every layer, in order of layers, with what they were taken from.
+    """The figures of every layer, (layers,) each, with what they were taken from.
 
     Attributes:
         site, format, scale_rule, metric: which of the scan's figures these are.
-        layers: one a layer.
+        values: the metric, in its own unit.
+        intervals: its 95 % interval, where the scan has one.
+        badness: see the module; at least 0, larger is worse.
+        sqnr_db: what quantization leaves, dB; None where undefined.
         records: the records behind them, pooled over the tensors of a layer.
         rankings: what the scan says about the stability of rankings of these records.
         seed: of resampling.
@@ -68,29 +54,27 @@ class Figures:
     format: str
     scale_rule: str
     metric: str
-    layers: tuple[LayerFigure, ...]
+    values: tuple[float, ...]
+    intervals: tuple[Interval | None, ...]
+    badness: tuple[float, ...]
+    sqnr_db: tuple[float | None, ...]
     records: tuple[Record, ...]
     rankings: tuple[Ranking, ...]
     seed: int
 
-    @property
-    def badness(self) -> list[float]:
-        """Badness of each layer."""
-        return [figure.badness for figure in self.layers]
+    def __len__(self) -> int:
+        return len(self.values)
 
     @property
     def worst_first(self) -> list[int]:
         """The layers, the worst first; of equally bad ones the lower index."""
-        order = sorted(self.layers, key=lambda figure: (-figure.badness, figure.layer))
-        return [figure.layer for figure in order]
+        return sorted(range(len(self)), key=lambda layer: -self.badness[layer])
 
     @property
     def spread(self) -> float:
         """Coefficient of variation of the badness over layers; 0 for a single layer."""
         mean = statistics.fmean(self.badness)
-        if len(self.layers) < 2 or mean == 0:
-            return 0.0
-        return statistics.stdev(self.badness) / mean
+        return 0.0 if len(self) < 2 or mean == 0 else statistics.stdev(self.badness) / mean
 
     @property
     def all_equal(self) -> bool:
@@ -99,7 +83,7 @@ class Figures:
 
     def stability(self, top_k: int) -> Stability:
         """How stable the ranking, and the set of the worst `top_k`, are with other prompts."""
-        metric = "sqnr_db" if self.metric == "vs_floor_db" else self.metric
+        metric = _measured(self.metric)
         for ranking in self.rankings:
             if (ranking.metric, ranking.top_k) == (metric, top_k):
                 return ranking.tau_halves, ranking.top_k_change
@@ -111,12 +95,19 @@ class Figures:
         return stability_of(self.records, metric, top_k, self.seed)
 
 
+def default_site(scan: Scan, layer_type: str) -> str:
+    """The site that noise acts on where the scan has it; else `input`, `output` or the first."""
+    sites = scan.settings.sites
+    wanted = (ACTS_ON.get(layer_type, "input"), "input", "output", sites[0])
+    return next(site for site in wanted if site in sites)
+
+
 def figures_of(scan: Scan, *, site: str | None, format: str | None, metric: str) -> Figures:
     """The figures of a scan's layers.
 
     Arguments:
         scan: what to read.
-        site: a site of the scan; None for `output`, or for the only one it holds.
+        site: a site of the scan; see `default_site` for None.
         format: a format of the scan; None if it holds only one.
         metric: one of METRICS.
 
@@ -126,9 +117,7 @@ def figures_of(scan: Scan, *, site: str | None, format: str | None, metric: str)
     """
     if metric not in METRICS:
         raise unknown_name("metric", metric, METRICS)
-    sites = scan.settings.sites
-    if site is None:
-        site = "output" if "output" in sites or len(sites) > 1 else sites[0]
+    site = default_site(scan, "rmsnorm") if site is None else site
     records = scan.select(site, format)
     if len({record.layer for record in records}) < len(records):
         from srdd.documents.pool import pool_layers
@@ -136,6 +125,7 @@ def figures_of(scan: Scan, *, site: str | None, format: str | None, metric: str)
         settings = scan.settings
         records = pool_layers(records, rounding=settings.rounding, seed=settings.seed)
     _check_complete(scan, records, site)
+    values = _values(records, metric)
     first = records[0]
     group = (first.site, first.format, first.scale_rule, first.operands)
     return Figures(
@@ -143,7 +133,10 @@ def figures_of(scan: Scan, *, site: str | None, format: str | None, metric: str)
         format=first.format,
         scale_rule=first.scale_rule,
         metric=metric,
-        layers=tuple(_figure(scan, record, metric) for record in records),
+        values=tuple(values),
+        intervals=tuple(getattr(record.intervals, metric, None) for record in records),
+        badness=tuple(_badness(metric, value) for value in values),
+        sqnr_db=tuple(record.metrics.sqnr_db for record in records),
         records=tuple(records),
         rankings=tuple(
             r for r in scan.rankings if (r.site, r.format, r.scale_rule, r.operands) == group
@@ -153,62 +146,48 @@ def figures_of(scan: Scan, *, site: str | None, format: str | None, metric: str)
 
 
 def _check_complete(scan: Scan, records: list[Record], site: str) -> None:
-    held = {record.layer for record in records}
-    missing = [layer.index for layer in scan.model.layers if layer.index not in held]
-    if not missing:
-        return
-    names = ", ".join(map(str, missing[:8])) + (", ..." if len(missing) > 8 else "")
-    what = f"layer {names}" if len(missing) == 1 else f"layers {names}"
-    raise InputError(
-        f"the scan holds no figures of {what} at site {site}",
-        "scan the whole model: a strategy compares every layer with every other",
-    )
+    known = {record.layer for record in records}
+    missing = [layer.index for layer in scan.model.layers if layer.index not in known]
+    if missing:
+        names = ", ".join(map(str, missing[:8])) + (", ..." if len(missing) > 8 else "")
+        raise InputError(
+            f"the scan has no figures of layer{'s' if len(missing) > 1 else ''} {names} at site "
+            f"{site}",
+            "scan the whole model: a strategy compares every layer with every other",
+        )
+
+
+def _measured(metric: str) -> str:
+    """The metric that a figure to rank by is derived from."""
+    return "sqnr_db" if metric == "vs_floor_db" else metric
 
 
 def _value(record: Record, metric: str) -> float | None:
-    if metric == "vs_floor_db":
-        return record.vs_floor_db
-    value: float | None = getattr(record.metrics, metric)
+    value: float | None = getattr(record if metric == "vs_floor_db" else record.metrics, metric)
     return value
 
 
-def _figure(scan: Scan, record: Record, metric: str) -> LayerFigure:
-    value = _value(record, metric)
-    if value is None:
-        source = "sqnr_db" if metric == "vs_floor_db" else metric
-        reason = record.undefined.get(source, "the scan does not say why")
-        usable = [
-            name
-            for name in METRICS
-            if all(
-                _value(other, name) is not None for other in scan.select(record.site, _spec(record))
+def _values(records: list[Record], metric: str) -> list[float]:
+    values = []
+    for record in records:
+        value = _value(record, metric)
+        if value is None:
+            usable = [m for m in METRICS if all(_value(each, m) is not None for each in records)]
+            reason = record.undefined.get(_measured(metric), "the scan does not say why")
+            raise InputError(
+                f"{metric} of layer {record.layer} is undefined: {reason}",
+                f"rank by another metric: {', '.join(usable)}" if usable else "scan again",
             )
-        ]
-        raise InputError(
-            f"{metric} of layer {record.layer} is undefined: {reason}",
-            f"rank by another metric: {', '.join(usable)}" if usable else "scan the model again",
-        )
-    intervals = record.intervals
-    return LayerFigure(
-        layer=record.layer,
-        value=value,
-        interval=None if intervals is None else getattr(intervals, metric, None),
-        badness=_badness(metric, value),
-        sqnr_db=record.metrics.sqnr_db,
-    )
-
-
-def _spec(record: Record) -> str:
-    return f"{record.format}:{record.scale_rule}"
+        values.append(value)
+    return values
 
 
 def _badness(metric: str, value: float) -> float:
-    exponent = {"sqnr_db": -value / 20, "vs_floor_db": -value / 20}.get(metric)
-    if exponent is None:
+    if _measured(metric) != "sqnr_db":
         return value
-    if abs(exponent) > 150:
+    if abs(value) > 3000:
         raise UsageError(f"{metric} is {value:g} dB", "rank by relative_error instead")
-    return math.pow(10.0, exponent)
+    return math.pow(10.0, -value / 20)
 
 
 def fingerprint(scan: Scan) -> str:

@@ -8,19 +8,28 @@ from typing import Any
 from srdd.documents.rin import RinConfig, why_unusable
 from srdd.documents.scan import Scan
 from srdd.errors import UsageError, unknown_name
-from srdd.noise import assembly, doubts, drafts
-from srdd.noise.drafts import Draft, Sigmas
-from srdd.noise.figures import Figures, figures_of, fingerprint
+from srdd.noise import strategies
+from srdd.noise.figures import Figures, default_site, figures_of, fingerprint
+from srdd.noise.recommendation import recommend, warnings_of
+from srdd.noise.strategies import CONTROLS, STRATEGIES, Sigmas, TierNoise
 from srdd.noise.targets import ALWAYS_EXCLUDED, targets_of
+from srdd.noise.tiers import build, energy_of, equal_energy_scale
 from srdd.numerics.formats import check_seed
-
-STRATEGIES = ("uniform", "targeted", "variable", "zone")
-CONTROLS = ("inverse", "shuffled")
-"""As strategies they are controls of `variable`."""
 
 TOP_K = 10
 SMALLEST_SIGMA, LARGEST_SIGMA = 1e-12, 1e6
 """Beyond these, noise is lost in any weight's rounding, or the weight in the noise."""
+
+_OWNERS = {
+    "top_k": "targeted",
+    "top_fraction": "targeted",
+    "direction": "variable",
+    "cap": "variable",
+    "clip": "variable",
+    "zones": "zone",
+    "tiers": "zone",
+}
+"""Options of one strategy, which would silently do nothing in another."""
 
 
 def suggest(
@@ -55,22 +64,23 @@ def suggest(
         scan: from `srdd.load_scan` or `srdd.scan_model`.
         strategy: of STRATEGIES; a control's name stands for that control of `variable`.
         control: `inverse` or `shuffled`, made from the strategy at its noise energy.
-        site: which of the scan's sites; `output`, or the only one, if left out.
+        site: which of the scan's sites; if left out, the one that the noise acts on (`input` for
+            norms, `weight` for linears) where the scan has it, else `input` or `output`.
         format: which of the scan's formats; may be left out where it holds one.
         metric: of METRICS, what layers are compared by; see `srdd.noise.figures`.
         top_k: targeted: how many layers. 10 if left out, or half of them in a model of at most 10.
         top_fraction: targeted, instead of top_k: which share of the layers, in (0, 1].
-        direction: variable: `proportional` or `inverse`; see `srdd.noise.drafts.variable`.
+        direction: variable: `proportional` or `inverse`; see `srdd.noise.strategies.variable`.
         cap: variable: the largest multiplier.
         clip: variable: the lowest and highest multiplier.
-        zones: zone: `depth`, `breaks` or ranges; see `srdd.noise.drafts.zone`.
+        zones: zone: `depth`, `breaks` or ranges; see `srdd.noise.strategies.zone`.
         tiers: zone: sigma_start and sigma_end by name of tier, or None for no noise.
         equal_energy: scale all sigmas so that the mean noise energy over the run is that of uniform
             noise on the given schedule.
         sigma_start: sigma at the first noisy stage, for multiplier 1.
         sigma_end: sigma at the last stage.
         num_stages: how many stages the run is cut into, at least 3; the first is clean.
-        layer_type: `rmsnorm` or `linear`.
+        layer_type: `rmsnorm` or `linear`; linears include stacked experts and leave out routers.
         exclude: leave out modules whose name contains one of these, besides ALWAYS_EXCLUDED.
         seed: of `shuffled`.
 
@@ -85,19 +95,21 @@ def suggest(
         raise unknown_name("strategy", strategy, (*STRATEGIES, *CONTROLS))
     if control is not None and control not in CONTROLS:
         raise unknown_name("control", control, CONTROLS)
-    options: dict[str, dict[str, object]] = {
-        "targeted": {"top_k": top_k, "top_fraction": top_fraction},
-        "variable": {"direction": direction, "cap": cap, "clip": clip},
-        "zone": {"zones": zones, "tiers": tiers},
-    }
-    _check_owner(strategy, options)
+    given = (top_k, top_fraction, direction, cap, clip, zones, tiers)
+    for (name, owner), value in zip(_OWNERS.items(), given, strict=True):
+        if value is not None and strategy != owner:
+            raise UsageError(
+                f"{name} belongs to strategy {owner}, not to {strategy}",
+                f"leave it out, or use strategy {owner}",
+            )
     sigmas = checked_sigmas(sigma_start, sigma_end, num_stages)
     check_seed(seed)
-    figures = figures_of(scan, site=site, format=format, metric=metric)
     exclusions = list(dict.fromkeys((*ALWAYS_EXCLUDED, *exclude)))
     targets = targets_of(scan, layer_type, exclusions)
-    count = len(figures.layers)
-
+    figures = figures_of(
+        scan, site=site or default_site(scan, layer_type), format=format, metric=metric
+    )
+    count = len(figures)
     asked: dict[str, Any] = {
         "top_k": _top_k(count, top_k, top_fraction) if strategy == "targeted" else None,
         "direction": (direction or "proportional") if strategy == "variable" else None,
@@ -106,15 +118,15 @@ def suggest(
         "zones": (zones or "depth") if strategy == "zone" else None,
         "tiers": None if tiers is None else dict(tiers),
     }
-    baseline = drafts.uniform(figures, sigmas)
+    baseline = strategies.uniform(figures, sigmas)
     chosen = wanted = _choose(strategy, figures, sigmas, asked)
     if control is not None:
-        chosen = _controlled(chosen, control, count, seed)
+        chosen = strategies.controlled(chosen, control, seed)
     scale = 1.0
     if equal_energy or control is not None:
         wanted = baseline if equal_energy else wanted
-        scale = assembly.equalising(chosen, wanted, targets, num_stages)
-    built = assembly.tiers_of(
+        scale = equal_energy_scale(chosen, wanted, targets, num_stages)
+    built = build(
         chosen, scan=scan, figures=figures, targets=targets, num_stages=num_stages, scale=scale
     )
     stability = figures.stability(asked["top_k"] or min(TOP_K, count))
@@ -144,24 +156,11 @@ def suggest(
             "exclude_patterns": exclusions,
             "excluded": targets.excluded,
             "tiers": built,
-            "energy": assembly.energy_of(chosen, baseline, targets, num_stages, scale),
-            "recommendation": doubts.recommend(
-                figures, stability, control or strategy, asked["top_k"]
-            ),
-            "warnings": doubts.warnings_of(scan, figures, stability, targets, built),
+            "energy": energy_of(chosen, baseline, targets, num_stages, scale),
+            "recommendation": recommend(figures, stability, control or strategy, asked["top_k"]),
+            "warnings": warnings_of(scan, figures, stability, targets, built),
         }
     )
-
-
-def _check_owner(strategy: str, options: Mapping[str, Mapping[str, object]]) -> None:
-    """Refuse options of another strategy: they would silently do nothing."""
-    for owner, owned in options.items():
-        for name, value in owned.items():
-            if value is not None and strategy != owner:
-                raise UsageError(
-                    f"{name} belongs to strategy {owner}, not to {strategy}",
-                    f"leave it out, or use strategy {owner}",
-                )
 
 
 def checked_sigmas(start: float, end: float, num_stages: int) -> Sigmas:
@@ -170,8 +169,8 @@ def checked_sigmas(start: float, end: float, num_stages: int) -> Sigmas:
     Raises:
         UsageError: they do not; see `srdd.documents.rin.why_unusable`.
     """
-    if found := why_unusable(start, end, num_stages):
-        raise UsageError(*found)
+    if problem := why_unusable(start, end, num_stages):
+        raise UsageError(*problem)
     if not SMALLEST_SIGMA <= end <= start <= LARGEST_SIGMA:
         raise UsageError(
             f"sigma goes from {start:g} to {end:g}",
@@ -194,28 +193,16 @@ def _top_k(layers: int, top_k: int | None, fraction: float | None) -> int:
 
 def _choose(
     strategy: str, figures: Figures, sigmas: Sigmas, asked: Mapping[str, Any]
-) -> list[Draft]:
+) -> list[TierNoise]:
     if strategy == "targeted":
-        return drafts.targeted(figures, sigmas, asked["top_k"])
+        return strategies.targeted(figures, sigmas, asked["top_k"])
     if strategy == "variable":
-        return drafts.variable(
-            figures, sigmas, direction=asked["direction"], cap=asked["cap"], clip=asked["clip"]
-        )
+        options = {name: asked[name] for name in ("direction", "cap", "clip")}
+        return strategies.variable(figures, sigmas, **options)
     if strategy == "zone":
-        tiers = {
-            name: None if own is None else checked_sigmas(own[0], own[1], 3)
-            for name, own in (asked["tiers"] or {}).items()
+        own = {
+            name: None if pair is None else checked_sigmas(pair[0], pair[1], 3)
+            for name, pair in (asked["tiers"] or {}).items()
         }
-        return drafts.zone(figures, sigmas, asked["zones"], tiers)
-    return drafts.uniform(figures, sigmas)
-
-
-def _controlled(chosen: list[Draft], control: str, layers: int, seed: int) -> list[Draft]:
-    if drafts.same_everywhere(chosen, layers):
-        raise UsageError(
-            f"{control} would change nothing: every layer gets the same noise",
-            "make the control from a strategy that tells layers apart",
-        )
-    if control == "inverse":
-        return drafts.inverse(chosen, layers)
-    return drafts.shuffled(chosen, layers, seed)
+        return strategies.zone(figures, sigmas, asked["zones"], own)
+    return strategies.uniform(figures, sigmas)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from srdd.documents.rin import NoisyModule
 from srdd.documents.scan import Layer, Scan
 from srdd.errors import UsageError, unknown_name
+from srdd.model.kinds import kind_of
 
 LAYER_TYPES = ("rmsnorm", "linear")
 """What gets noise; the first is the default."""
@@ -19,35 +20,58 @@ ALWAYS_EXCLUDED = ("lm_head", "embed_tokens", "lora_")
 
 @dataclass(frozen=True)
 class Target:
-    """A module that can get noise: its name, number of weights, and the gain of a norm."""
+    """A weight that can get noise.
+
+    Attributes:
+        name: the module's; of stacked experts, the parameter's.
+        size: number of weights.
+        gain_rms: of a norm; None where it is unknown, and for a linear.
+        owner: the first module that has this weight; another than `name` where it is tied.
+    """
 
     name: str
     size: int
     gain_rms: float | None
+    owner: str
 
 
 @dataclass(frozen=True)
 class Targets:
-    """The modules of every layer.
+    """The modules of every layer that get noise.
 
     Attributes:
         layer_type: of LAYER_TYPES.
         known: whether the scan names modules at all; a scan by the prototype does not.
-        of_layer: the modules of each layer, without the excluded ones.
+        of_layer: (layers,) the modules, without the excluded ones.
         excluded: names of modules that a pattern left out.
+        routers: names of routers, which get no noise.
     """
 
     layer_type: str
     known: bool
     of_layer: tuple[tuple[Target, ...], ...]
     excluded: tuple[str, ...]
+    routers: tuple[str, ...]
 
-    def size(self, layer: int) -> int:
-        """Weights of a layer that get noise; 1 where the scan does not tell."""
-        return sum(target.size for target in self.of_layer[layer]) if self.known else 1
+    def sizes(self, layers: Collection[int]) -> list[int]:
+        """How many weights each layer of the model adds to noise on `layers`, (layers,).
+
+        A weight that several modules share gets noise once, and counts for the first of them. A
+        layer counts as one weight where the scan names no modules.
+        """
+        if not self.known:
+            return [int(layer in layers) for layer in range(len(self.of_layer))]
+        seen: set[str] = set()
+        sizes = [0] * len(self.of_layer)
+        for layer, targets in enumerate(self.of_layer):
+            for target in targets if layer in layers else ():
+                if target.owner not in seen:
+                    seen.add(target.owner)
+                    sizes[layer] += target.size
+        return sizes
 
     def gain(self, target: Target | None) -> float | None:
-        """The gain that noise is held against: a norm without a known one counts as 1."""
+        """The gain that noise is compared with: a norm without a known one counts as 1."""
         if self.layer_type == "linear":
             return None
         return 1.0 if target is None or target.gain_rms is None else target.gain_rms
@@ -84,6 +108,9 @@ def ratio_db(gain: float | None, sigma: float) -> float | None:
 def targets_of(scan: Scan, layer_type: str, exclude: Sequence[str]) -> Targets:
     """The modules that get noise, by layer.
 
+    Linears include the stacked experts of a mixture and leave out its routers, whose noise would
+    choose other experts.
+
     Arguments:
         scan: names the modules.
         layer_type: of LAYER_TYPES.
@@ -98,24 +125,32 @@ def targets_of(scan: Scan, layer_type: str, exclude: Sequence[str]) -> Targets:
         raise UsageError("an empty pattern excludes every module", "leave it out")
     known = scan.model.source != "prototype"
     excluded: list[str] = []
+    routers: list[str] = []
     of_layer = []
     for layer in scan.model.layers:
         kept = []
         for target in _candidates(layer, layer_type):
             if any(pattern in target.name for pattern in exclude):
                 excluded.append(target.name)
+            elif layer_type == "linear" and kind_of(target.name) == "router":
+                routers.append(target.name)
             else:
                 kept.append(target)
         of_layer.append(tuple(kept))
     if known and not any(of_layer):
         raise _nothing(scan, layer_type, excluded)
-    return Targets(layer_type, known, tuple(of_layer), tuple(excluded))
+    return Targets(layer_type, known, tuple(of_layer), tuple(excluded), tuple(routers))
 
 
 def _candidates(layer: Layer, layer_type: str) -> list[Target]:
-    if layer_type == "linear":
-        return [Target(li.name, li.in_features * li.out_features, None) for li in layer.linears]
-    return [Target(n.name, n.size, n.gain_rms) for n in layer.norms if n.kind == "rmsnorm"]
+    if layer_type == "rmsnorm":
+        norms = [norm for norm in layer.norms if norm.kind == "rmsnorm"]
+        return [Target(n.name, n.size, n.gain_rms, n.tied_to or n.name) for n in norms]
+    linears = [
+        Target(each.name, each.in_features * each.out_features, None, each.tied_to or each.name)
+        for each in layer.linears
+    ]
+    return linears + [Target(each.name, each.size, None, each.name) for each in layer.experts]
 
 
 def _nothing(scan: Scan, layer_type: str, excluded: list[str]) -> UsageError:

@@ -19,7 +19,8 @@ from types import ModuleType
 
 from srdd.comparison import differences, gates
 from srdd.errors import InputError, UsageError, unknown_name
-from srdd.noise import drafts, zones
+from srdd.noise import CONTROLS, STRATEGIES, zones
+from srdd.noise.exports import TRAINERS
 from srdd.numerics import confidence, formats, metrics, sites
 from srdd.numerics.floors import Floor, floor_of
 from srdd.numerics.formats import FORMATS, GROUPS, ROTATIONS, USED_BY, Element, FormatSpec
@@ -29,7 +30,7 @@ SECTIONS = ("Formula", "Unit", "Range", "Reading", "Pitfalls", "Source")
 TECHNICAL = ("Arguments", "Returns", "Raises", "Attributes")
 """Sections for programmers, left out here."""
 
-KINDS = ("metric", "format", "scale rule", "strategy", "site", "verdict", "word")
+KINDS = ("metric", "format", "scale rule", "strategy", "trainer", "site", "verdict", "word")
 """Kinds of topics in the order in which they are listed."""
 
 CLOSEST = 8
@@ -137,15 +138,28 @@ def _metrics() -> Iterable[Topic]:
 
 
 def _strategies() -> Iterable[Topic]:
-    for each in (
-        drafts.uniform,
-        drafts.targeted,
-        drafts.variable,
-        drafts.zone,
-        drafts.inverse,
-        drafts.shuffled,
-    ):
-        yield _from_docstring(each.__name__, "strategy", inspect.getdoc(each))
+    for name, each in (STRATEGIES | CONTROLS).items():
+        sections = (
+            ("Formula", each.formula),
+            ("Reading", each.reading),
+            ("Pitfalls", each.pitfalls),
+            ("Source", each.source),
+        )
+        yield Topic(name, "strategy", each.summary, (), sections)
+
+
+def _trainers() -> Iterable[Topic]:
+    for name, each in TRAINERS.items():
+        layers = "layers can differ" if each.per_layer else "the same noise in every layer only"
+        sections = [
+            ("Reads", each.reads),
+            ("Layers", layers),
+            ("Forms", ", ".join(each.forms)),
+            ("Source", each.link),
+        ]
+        summary = f"{each.title[0].upper()}{each.title[1:]}, as in `suggest --for {name}`."
+        text = (f"Read by: {each.reader}.",)
+        yield Topic(name, "trainer", summary, text, tuple(pair for pair in sections if pair[1]))
 
 
 def _magnitudes(element: Element) -> str:
@@ -300,6 +314,7 @@ def topics() -> dict[str, Topic]:
         *_formats(),
         *_scale_rules(),
         *_strategies(),
+        *_trainers(),
         *_sites(),
         *_verdicts(),
         *_words(),

@@ -1,7 +1,7 @@
 """A noise configuration as a table for a terminal: each layer's error beside the noise it gets.
 
-Below it stand the noise energy and what speaks against using the configuration; above it, what the
-scan supports. Columns that do not fit are left out and named; no figure is ever cut.
+Above it stands what was asked for and what is recommended, below it noise energy and warnings.
+Columns that do not fit are left out and named; no figure is ever cut.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from rich.text import Text
 from srdd.documents.rin import LayerNoise, RinConfig
 from srdd.documents.scan import Scan
 from srdd.noise import Figures, figures_of
+from srdd.noise.recommendation import summary
 from srdd.noise.zones import by_depth, zone_of
 from srdd.reports.text import bar, number, safe, with_half_width
 
@@ -51,7 +52,7 @@ def rin_tables(config: RinConfig, scan: Scan) -> list[RenderableType]:
         Text(f"\n{_title(config)}", style="bold underline"),
         LayerNoiseTable(config, figures),
         Text(_energy(config)),
-        *_doubts(config),
+        *_warnings(config),
     ]
 
 
@@ -62,17 +63,8 @@ def _title(config: RinConfig) -> str:
 
 
 def _recommendation(config: RinConfig) -> Text:
-    advice = config.recommendation
-    if not advice.reasons:
-        ranking = "the layers differ enough for this ranking to matter; run it against its controls"
-        plain = "uniform noise needs no ranking; run it against no noise"
-        said = plain if config.label == "uniform" else ranking
-        return Text.assemble(("recommended: ", "bold"), said)
-    return Text.assemble(
-        ("recommended: ", "bold"),
-        (advice.strategy, "bold yellow"),
-        f", because {advice.reasons[0]}",
-    )
+    style = "bold yellow" if config.recommendation.strategy != config.label else "bold"
+    return Text(summary(config), style=style)
 
 
 def _energy(config: RinConfig) -> str:
@@ -84,11 +76,11 @@ def _energy(config: RinConfig) -> str:
     )
 
 
-def _doubts(config: RinConfig) -> list[RenderableType]:
+def _warnings(config: RinConfig) -> list[RenderableType]:
     items = Table.grid(padding=(0, 1, 0, 0))
-    for text in (*config.recommendation.reasons, *config.warnings):
+    for text in config.warnings:
         items.add_row("-", Text(safe(text, longest=1000)))
-    title = Text("\nWhat speaks against it, and what to mind", style="bold underline")
+    title = Text("\nWarnings", style="bold underline")
     return [title, items]
 
 
@@ -149,8 +141,8 @@ class LayerNoiseTable:
 
 
 def _rows(config: RinConfig, figures: Figures, metric: tuple[str, str, float, int]) -> list[_Row]:
-    zones = by_depth(len(figures.layers))
-    names = {layer: zone_of(zones, layer).name for layer in range(len(figures.layers))}
+    zones = by_depth(len(figures))
+    names = {layer: zone_of(zones, layer).name for layer in range(len(figures))}
     if config.strategy == "zone":
         names = dict.fromkeys(names, "-") | {
             entry.layer: tier.name for tier in config.tiers for entry in tier.layers
@@ -159,16 +151,16 @@ def _rows(config: RinConfig, figures: Figures, metric: tuple[str, str, float, in
     *_, scale, digits = metric
     return [
         _Row(
-            layer=figure.layer,
-            zone=names[figure.layer],
-            value=number(scale * figure.value, digits),
+            layer=layer,
+            zone=names[layer],
+            value=number(scale * value, digits),
             with_interval=with_half_width(
-                figure.value, figure.interval, digits=digits, scale=scale
+                value, figures.intervals[layer], digits=digits, scale=scale
             ),
-            noise=noisy.get(figure.layer),
-            quantization=figure.sqnr_db,
+            noise=noisy.get(layer),
+            quantization=figures.sqnr_db[layer],
         )
-        for figure in figures.layers
+        for layer, value in enumerate(figures.values)
     ]
 
 

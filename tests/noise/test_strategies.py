@@ -17,7 +17,7 @@ from srdd.documents.rin import RinConfig
 from srdd.documents.scan import Scan
 from srdd.errors import InputError, UsageError
 from srdd.noise import ALWAYS_EXCLUDED, figures_of, fingerprint, suggest
-from srdd.noise.drafts import mirrored
+from srdd.noise.multipliers import mirrored, rounded
 
 GUIDE_MULTIPLIERS = [
     *(0.83, 0.89, 0.93, 0.93, 0.93, 0.98, 0.99, 1.01, 1.00, 1.02),
@@ -56,7 +56,7 @@ class TestPublishedFigures:
         errors = [record.metrics.relative_error for record in REFERENCE.records]
         mean = math.fsum(e for e in errors if e is not None) / 28
         assert mean == pytest.approx(0.36409, abs=5e-6)
-        assert found == pytest.approx([e / mean for e in errors if e is not None], rel=1e-12)
+        assert found == pytest.approx([e / mean for e in errors if e is not None], abs=5e-5)
         for ours, theirs in zip(found, GUIDE_MULTIPLIERS, strict=True):
             assert ours == pytest.approx(theirs, abs=0.007)
 
@@ -106,7 +106,7 @@ class TestForAnyScan:
     def test_variable_multipliers_average_1(self, errors: list[float], direction: str) -> None:
         config = suggest(made(errors), "variable", direction=direction)
         found = ordered(config, len(errors))
-        assert math.fsum(found) / len(found) == pytest.approx(1, abs=1e-9)
+        assert math.fsum(found) / len(found) == pytest.approx(1, abs=5e-5)
 
     @SLOW
     @given(errors, st.floats(0.1, 5))
@@ -115,8 +115,8 @@ class TestForAnyScan:
     ) -> None:
         plain = ordered(suggest(made(errors), "variable"), len(errors))
         capped = ordered(suggest(made(errors), "variable", cap=cap), len(errors))
-        assert max(capped) == pytest.approx(cap, rel=1e-12)
-        assert capped == pytest.approx([v * cap / max(plain) for v in plain], rel=1e-9)
+        assert max(capped) == pytest.approx(cap, abs=5e-5)
+        assert capped == pytest.approx([v * cap / max(plain) for v in plain], rel=2e-3)
 
     @SLOW
     @given(errors)
@@ -250,12 +250,12 @@ class TestWeights:
         found = ordered(suggest(REFERENCE, "variable", metric="sqnr_db"), 28)
         amplitudes = [10 ** (-(r.metrics.sqnr_db or 0) / 20) for r in REFERENCE.records]
         mean = sum(amplitudes) / 28
-        assert found == pytest.approx([a / mean for a in amplitudes], rel=1e-9)
+        assert found == pytest.approx([a / mean for a in amplitudes], abs=5e-5)
 
     def test_the_floor_cancels_out(self) -> None:
         by_sqnr = ordered(suggest(REFERENCE, "variable", metric="sqnr_db"), 28)
         by_floor = ordered(suggest(REFERENCE, "variable", metric="vs_floor_db"), 28)
-        assert by_floor == pytest.approx(by_sqnr, rel=1e-9)
+        assert by_floor == pytest.approx(by_sqnr, abs=1.1e-4)
 
     def test_a_layer_better_than_the_floor_is_no_trouble(self) -> None:
         scan = made([0.05, 0.4])
@@ -275,11 +275,11 @@ class TestWeights:
         plain = thorough(rising(4))
         double = thorough(rising(4), tensors=("up", "down"), site="input")
         first, second = suggest(plain, "variable"), suggest(double, "variable")
-        assert sigma_by_layer(first) == pytest.approx(sigma_by_layer(second))
+        assert sigma_by_layer(first) == pytest.approx(sigma_by_layer(second), rel=1e-3)
         assert second.source.site == "input"
         found = figures_of(double, site=None, format=None, metric="relative_error")
-        assert len(found.layers) == 4
-        assert found.layers[0].interval is not None
+        assert len(found) == 4
+        assert found.intervals[0] is not None
 
 
 class TestChoosing:
@@ -378,15 +378,15 @@ class TestModules:
         assert caught.value.hint
 
 
-class TestDoubts:
-    def test_a_wide_and_stable_ranking_is_not_doubted(self) -> None:
+class TestRecommendation:
+    def test_a_wide_and_stable_ranking_is_followed(self) -> None:
         scan = thorough(rising(12), site="input")
         for strategy in ("targeted", "variable", "zone"):
             advice = suggest(scan, strategy).recommendation
             assert advice.reasons == []
             assert advice.strategy == strategy
 
-    def test_an_unstable_ranking_is_told_with_its_figures(self) -> None:
+    def test_an_unstable_ranking_is_a_reason_for_uniform_noise(self) -> None:
         rng_like = [0.3 + 0.25 * ((7 * i) % 12) / 12 for i in range(12)]
         scan = made(rng_like, prompts=8, jitter=0.8)
         advice = suggest(scan, "targeted", top_k=4).recommendation
@@ -394,19 +394,19 @@ class TestDoubts:
         assert any("Kendall's tau" in reason for reason in advice.reasons)
         assert any("the worst 4 layers are unstable" in reason for reason in advice.reasons)
 
-    def test_few_tokens_are_told_with_their_number(self) -> None:
+    def test_few_tokens_are_a_warning(self) -> None:
         config = suggest(made(rising(12), prompts=8, tokens=96), "variable")
         assert any("96 in 8 prompts" in text for text in config.warnings)
         enough = suggest(made(rising(12), prompts=16, tokens=4000), "variable")
         assert not any("few tokens" in text for text in enough.warnings)
 
-    def test_another_site_than_the_noise_acts_on_is_told(self) -> None:
+    def test_another_site_than_the_noise_acts_on_is_a_warning(self) -> None:
         here = suggest(made(rising(12)), "variable").warnings
-        assert any("measured site output" in text and "site input" in text for text in here)
+        assert any("ranked at site output" in t and "scan with --site input" in t for t in here)
         there = suggest(made(rising(12), site="input"), "variable").warnings
-        assert not any("measured site" in text for text in there)
+        assert not any("ranked at site" in text for text in there)
 
-    def test_validation_and_rollout_filters_are_always_told(self) -> None:
+    def test_validation_and_rollout_filters_are_always_warnings(self) -> None:
         for strategy in ("uniform", "targeted", "variable", "zone", "inverse", "shuffled"):
             texts = suggest(made(rising(12)), strategy).warnings
             assert sum("validation" in text for text in texts) == 1
@@ -416,7 +416,7 @@ class TestDoubts:
         texts = suggest(made(rising(12), warnings=["3 values were NaN"]), "variable").warnings
         assert "from the scan: 3 values were NaN" in texts
 
-    def test_a_single_layer_is_told(self) -> None:
+    def test_a_single_layer_has_no_ranking(self) -> None:
         config = suggest(made([0.3]), "variable")
         assert multipliers(config) == {0: 1.0}
         assert "single layer" in config.recommendation.reasons[0]
@@ -483,7 +483,7 @@ REFUSED: list[tuple[Callable[[], Scan], str, dict[str, Any], str, str]] = [
         lambda: without_layer(REFERENCE, 5),
         "uniform",
         {},
-        "the scan holds no figures of layer 5 at site output",
+        "the scan has no figures of layer 5 at site output",
         "scan the whole model",
     ),
     (
@@ -548,3 +548,54 @@ def test_figures_that_the_scan_did_not_rank_are_resampled() -> None:
         figures.rankings[0].tau_halves,
         figures.rankings[0].top_k_change,
     )
+
+
+def several_sites(*sites: str) -> Scan:
+    scans = [made(rising(6), site=site) for site in sites]
+    return scans[0].model_copy(
+        update={
+            "records": [record for scan in scans for record in scan.records],
+            "settings": scans[0].settings.model_copy(update={"sites": list(sites)}),
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("sites", "layer_type", "wanted"),
+    [
+        (("output", "input"), "rmsnorm", "input"),
+        (("output", "weight", "input"), "linear", "weight"),
+        (("output", "input"), "linear", "input"),
+        (("output", "weight"), "rmsnorm", "output"),
+        (("weight",), "rmsnorm", "weight"),
+    ],
+)
+def test_the_default_site_is_the_one_that_noise_acts_on(
+    sites: tuple[str, ...], layer_type: str, wanted: str
+) -> None:
+    config = suggest(several_sites(*sites), "uniform", layer_type=layer_type)
+    assert config.source.site == wanted
+    # Of its own choice it warns only where the scan holds nothing better.
+    assert not any("suggest with --site" in text for text in config.warnings)
+
+
+def test_another_site_by_name_is_a_warning_that_names_the_better_one() -> None:
+    config = suggest(several_sites("output", "input"), "uniform", site="output")
+    assert any("suggest with --site input" in text for text in config.warnings)
+
+
+@pytest.mark.parametrize(
+    ("multiplier", "written"),
+    [(1.16999999, 1.17), (0.83124999, 0.8312), (12.345678, 12.3457), (0.01234567, 0.01235)],
+)
+def test_multipliers_are_rounded_to_four_decimals_and_four_digits(
+    multiplier: float, written: float
+) -> None:
+    assert rounded(multiplier) == written
+
+
+def test_energies_are_those_of_the_rounded_multipliers() -> None:
+    config = suggest(REFERENCE, "variable")
+    squares = math.fsum(entry.multiplier**2 for entry in config.layers)
+    assert all(entry.multiplier == round(entry.multiplier, 4) for entry in config.layers)
+    assert config.energy.first_stage == pytest.approx(0.05**2 * squares, rel=1e-12)

@@ -6,7 +6,7 @@ import csv
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_scans import DATA
 
@@ -108,6 +108,7 @@ def every_partition(values: list[float], classes: int) -> list[list[int]]:
     return found
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 30).map(float), min_size=1, max_size=8), st.integers(1, 4))
 def test_no_other_partition_is_better(values: list[float], classes: int) -> None:
     if classes > len(set(values)):

@@ -16,7 +16,7 @@ from srdd.documents.rin import RinConfig, parse_rin
 from srdd.documents.scan import Scan
 from srdd.errors import InputError, UsageError
 from srdd.noise import CONTROLS, STRATEGIES, suggest
-from srdd.noise.exports import CONSUMERS, export, form_of
+from srdd.noise.exports import TRAINERS, export, form_of
 
 REFERENCE = load_scan(PROTOTYPE)
 NAMED = made(rising(12))
@@ -276,7 +276,7 @@ def test_two_layers_whose_names_end_alike_are_told_apart() -> None:
             "guide",
             None,
             "the guide's form puts noise on RMSNorm only",
-            "verl-rin",
+            "--for srdd",
         ),
         (
             suggest(NAMED, "zone"),
@@ -289,7 +289,9 @@ def test_two_layers_whose_names_end_alike_are_told_apart() -> None:
         (suggest(NAMED, "zone"), "guide", "overrides", "overrides holds only", "--as yaml"),
         (suggest(NAMED, "uniform"), "surogate", "overrides", "surogate takes no over", "yaml"),
         (suggest(NAMED, "uniform"), "srdd", "yaml", "srdd takes no yaml", "json"),
-        (suggest(NAMED, "uniform"), "verl", None, "unknown trainer 'verl'", "verl-rin"),
+        (suggest(NAMED, "uniform"), "verl", None, "verl itself has no setting", "verl-rin"),
+        (suggest(NAMED, "uniform"), "trl", None, "TRL has no setting", "--for srdd"),
+        (suggest(NAMED, "uniform"), "verlrin", None, "unknown trainer 'verlrin'", "verl-rin"),
         (suggest(NAMED, "uniform"), "guide", "toml", "unknown form 'toml'", "yaml"),
         (
             suggest(made(rising(3), prefix="model.stack"), "uniform"),
@@ -315,10 +317,47 @@ def test_the_hint_s_tier_does_fit() -> None:
 
 
 def test_each_trainer_has_a_default_form() -> None:
-    assert {name: form_of(name) for name in CONSUMERS} == {
+    assert {name: form_of(name) for name in TRAINERS} == {
         "guide": "yaml",
         "verl-rin": "yaml",
         "qerl": "overrides",
         "surogate": "yaml",
         "srdd": "json",
     }
+
+
+def comment_lines(config: RinConfig, trainer: str, form: str) -> list[str]:
+    text = export(config, trainer, form)
+    return [" ".join(line[1:].split()) for line in text.splitlines() if line[:1] == "#"]
+
+
+@pytest.mark.parametrize("trainer", [name for name in TRAINERS if name != "srdd"])
+def test_the_first_comment_says_who_reads_this_form(trainer: str) -> None:
+    config = suggest(NAMED, "uniform")
+    for form in TRAINERS[trainer].forms:
+        if form != "json":
+            lines = comment_lines(config, trainer, form)
+            assert lines[0].startswith(f"for {TRAINERS[trainer].title}: ")
+            assert TRAINERS[trainer].link in " ".join(lines[:3])
+
+
+def test_no_public_trainer_reads_the_guide_s_keys_and_its_file_says_so() -> None:
+    said = " ".join(comment_lines(suggest(NAMED, "uniform"), "guide", "yaml"))
+    assert "no public trainer reads these keys" in said
+
+
+def test_multipliers_have_four_decimals_in_every_form() -> None:
+    config = suggest(NAMED, "zone", tiers={"high": (0.07, 0.0007), "medium": (0.03, 0.0003)})
+    for wanted in (suggest(NAMED, "variable"), config):
+        for trainer in ("guide", "verl-rin"):
+            settings = parsed(wanted, trainer, "yaml")["trainer"]["noise_injection"]
+            own = settings.get("layer_sigma_config", settings)["layer_multipliers"]
+            assert all(value == round(value, 4) for value in own.values())
+            assert any(value != round(value, 2) for value in own.values())
+
+
+def test_what_was_asked_for_and_what_is_recommended_are_told_apart() -> None:
+    said = " ".join(comment_lines(suggest(REFERENCE, "variable"), "guide", "yaml"))
+    assert "strategy variable, as asked for; recommended instead: uniform, because" in said
+    said = " ".join(comment_lines(suggest(REFERENCE, "uniform"), "guide", "yaml"))
+    assert "strategy uniform, which is also recommended" in said

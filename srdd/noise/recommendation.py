@@ -1,4 +1,4 @@
-"""What speaks against a configuration, each with its figure.
+"""Which strategy a scan supports, and the warnings of a configuration, each with its figure.
 
 A scan says where a layer errs. It does not say how much noise the model bears, nor that more noise
 on a layer that errs more is the right direction. What it can say is when a ranking carries too
@@ -17,12 +17,12 @@ The limits:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from srdd.documents.rin import Recommendation, Tier
+from srdd.documents.rin import Recommendation, RinConfig, Tier
 from srdd.documents.scan import Scan
 from srdd.errors import counted
-from srdd.noise.figures import Figures, Stability
+from srdd.noise.figures import ACTS_ON, Figures, Stability
 from srdd.noise.targets import Targets
 
 LEAST_SPREAD = 0.20
@@ -55,12 +55,13 @@ def recommend(
         top_k: size of the set of worst layers, where the strategy picks one.
     """
     reasons = []
-    if len(figures.layers) == 1:
+    if len(figures) == 1:
         reasons.append("the model has a single layer, so there is nothing to rank")
     elif figures.spread < LEAST_SPREAD:
+        amplitude = "as an amplitude " if figures.metric.endswith("_db") else ""
         reasons.append(
-            f"the layers hardly differ: {figures.metric} {_amplitude(figures)}has a coefficient of "
-            f"variation of {100 * figures.spread:.0f} % over {len(figures.layers)} layers, below "
+            f"the layers hardly differ: {figures.metric} {amplitude}has a coefficient of "
+            f"variation of {100 * figures.spread:.0f} % over {len(figures)} layers, below "
             f"{100 * LEAST_SPREAD:.0f} %"
         )
     tau, change = stability
@@ -77,18 +78,29 @@ def recommend(
     return Recommendation(strategy="uniform" if reasons else strategy, reasons=reasons)
 
 
-def _amplitude(figures: Figures) -> str:
-    return "as an amplitude " if figures.metric in ("sqnr_db", "vs_floor_db") else ""
+def summary(config: RinConfig) -> str:
+    """What was asked for and what is recommended, in a sentence that never mixes up the two."""
+    name = config.strategy if config.control is None else f"{config.control} of {config.strategy}"
+    advice = config.recommendation
+    if not advice.reasons:
+        if config.label == "uniform":
+            return "strategy uniform: it needs no ranking; run it against no noise"
+        return (
+            f"strategy {name}: the layers differ enough for their ranking to matter; run it "
+            "against uniform noise and its controls"
+        )
+    because = "; ".join(advice.reasons)
+    if config.label == "uniform":
+        return f"strategy uniform, which is also recommended: {because}"
+    return (
+        f"strategy {name}, as asked for; recommended instead: {advice.strategy}, because {because}"
+    )
 
 
 def warnings_of(
-    scan: Scan,
-    figures: Figures,
-    stability: Stability,
-    targets: Targets,
-    tiers: Sequence[Tier],
+    scan: Scan, figures: Figures, stability: Stability, targets: Targets, tiers: Sequence[Tier]
 ) -> list[str]:
-    """What to mind about a configuration, besides the recommendation's reasons.
+    """The warnings of a configuration, besides the recommendation's reasons.
 
     Arguments:
         scan: where the figures come from.
@@ -97,75 +109,78 @@ def warnings_of(
         targets: what gets noise.
         tiers: the layers with their noise.
     """
-    found = [
-        *_about_noise(tiers),
+    return [
+        *_about_noise(tiers, targets),
         *_about_scan(scan, figures, stability),
         *_about_targets(scan, figures, targets),
+        *(f"from the scan: {text}" for text in scan.warnings),
+        IN_VALIDATION,
+        IN_FILTERS,
     ]
-    sigma = max(entry.sigma for tier in tiers for entry in tier.layers)
-    if targets.layer_type == "linear" and sigma > MOST_LINEAR_SIGMA:
-        found.append(
-            f"sigma {sigma:g} on linears: published W4A4 runs collapsed within 4 steps at 0.01 and "
-            f"0.05, and were stable at {MOST_LINEAR_SIGMA:g}"
-        )
-    found += [f"from the scan: {text}" for text in scan.warnings]
-    return [*found, IN_VALIDATION, IN_FILTERS]
 
 
-def _about_noise(tiers: Sequence[Tier]) -> list[str]:
-    """Layers whose noise is stronger than what they quantize away, or than their signal."""
+def _about_noise(tiers: Sequence[Tier], targets: Targets) -> Iterator[str]:
+    """Noise that is stronger than the quantization error or than the signal, or too strong."""
     layers = [entry for tier in tiers for entry in tier.layers]
-    noisy = [
+    strong = [
         (entry.signal_to_noise_db, entry.sqnr_db, entry.layer)
         for entry in layers
         if entry.signal_to_noise_db is not None
         and entry.sqnr_db is not None
         and entry.signal_to_noise_db < entry.sqnr_db
     ]
-    if not noisy:
-        return []
-    ratio, sqnr, layer = min(noisy)
-    return [
-        f"in {counted(len(noisy), 'layer')} the noise is stronger than the quantization error: in "
-        f"layer {layer} {ratio:.1f} dB of signal to noise against an SQNR of {sqnr:.1f} dB"
-        + ("; the noise is stronger than the signal" if ratio < 0 else "")
-    ]
+    if strong:
+        ratio, sqnr, layer = min(strong)
+        yield (
+            f"in {counted(len(strong), 'layer')} the noise is stronger than the quantization "
+            f"error: in layer {layer} {ratio:.1f} dB of signal to noise against an SQNR of "
+            f"{sqnr:.1f} dB" + ("; the noise is stronger than the signal" if ratio < 0 else "")
+        )
+    sigma = max(entry.sigma for entry in layers)
+    if targets.layer_type == "linear" and sigma > MOST_LINEAR_SIGMA:
+        yield (
+            f"sigma {sigma:g} on linears: published W4A4 runs collapsed within 4 steps at 0.01 and "
+            f"0.05, and were stable at {MOST_LINEAR_SIGMA:g}"
+        )
 
 
-def _about_scan(scan: Scan, figures: Figures, stability: Stability) -> list[str]:
-    found = []
+def _about_scan(scan: Scan, figures: Figures, stability: Stability) -> Iterator[str]:
     prompts, tokens = scan.calibration.prompts, scan.calibration.tokens
     if prompts is None or tokens is None:
-        found.append("the scan does not say how many tokens it saw")
+        yield "the scan does not say how many tokens it saw"
     elif prompts < FEWEST_PROMPTS or tokens < FEWEST_TOKENS:
-        found.append(
-            f"few tokens: the scan saw {tokens:,} in {prompts} prompts, and fewer than "
+        yield (
+            f"few tokens: the scan saw {tokens:,} in {counted(prompts, 'prompt')}, and fewer than "
             f"{FEWEST_TOKENS:,} in {FEWEST_PROMPTS} hardly rank layers that differ by 1 %"
         )
-    if len(figures.layers) > 1 and stability[0] is None:
-        found.append("nothing says how stable the ranking is: the scan keeps no replicates")
-    return found
+    if len(figures) > 1 and stability[0] is None:
+        yield "the stability of the ranking is unknown: the scan keeps no replicates"
 
 
-def _about_targets(scan: Scan, figures: Figures, targets: Targets) -> list[str]:
-    found = []
-    acts_on = "weight" if targets.layer_type == "linear" else "input"
-    if figures.site != acts_on:
-        where = "the weights of linears" if acts_on == "weight" else "what the linears read"
-        found.append(
-            f"the scan measured site {figures.site}, and noise on {targets.layer_type} acts on "
-            f"{where} (site {acts_on})"
-            + (f"; it holds that, too: --site {acts_on}" if acts_on in scan.settings.sites else "")
+def _about_targets(scan: Scan, figures: Figures, targets: Targets) -> Iterator[str]:
+    wanted = ACTS_ON[targets.layer_type]
+    if figures.site != wanted:
+        advice = f"suggest with --site {wanted}"
+        if wanted not in scan.settings.sites:
+            advice = f"scan with --site {wanted} to rank by that"
+        yield (
+            f"layers are ranked at site {figures.site}, and noise on {targets.layer_type} acts on "
+            f"site {wanted}: {advice}"
         )
     if not targets.known:
-        found.append(
+        yield (
             "the scan names no modules: norms are found by layer index, every layer counts as one "
             "weight in the noise energy, and gains count as 1"
         )
     elif targets.layer_type == "linear":
-        found.append("the scan holds no weights of linears: their noise has no figure in dB")
+        yield "the scan holds no weights of linears: their noise has no figure in dB"
+        if targets.routers:
+            yield (
+                f"{counted(len(targets.routers), 'router')} get no noise, which would choose other "
+                f"experts: {', '.join(targets.routers[:3])}"
+                + (", ..." if len(targets.routers) > 3 else "")
+            )
     else:
         unknown = sum(t.gain_rms is None for layer in targets.of_layer for t in layer)
         if unknown:
-            found.append(f"the gain of {unknown} norms is unknown and counts as 1")
-    return found
+            yield f"the gain of {counted(unknown, 'norm')} is unknown and counts as 1"
