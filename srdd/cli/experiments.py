@@ -11,7 +11,7 @@ from srdd.cli import console
 from srdd.documents.document import check_target, write_whole
 from srdd.documents.rin import RinConfig
 from srdd.documents.scan import Scan
-from srdd.errors import OutputError, UsageError, unknown_name
+from srdd.errors import OutputError, UsageError
 from srdd.noise import CONTROLS, STRATEGIES, suggest
 from srdd.noise.experiment import plan, standard_error
 from srdd.noise.exports import export
@@ -89,17 +89,15 @@ def runs_of(strategy: str, options: Mapping[str, Mapping[str, Any]]) -> list[Run
         options: by strategy.
 
     Raises:
-        UsageError: no such strategy, or one that has no controls.
+        UsageError: a strategy that has no controls.
     """
     if strategy == "all":
         runs = [Run(name, name, None, options.get(name, {}), True) for name in STRATEGIES]
         own = options["variable"]
         return [*runs, *(Run(control, "variable", control, own, True) for control in CONTROLS)]
-    if strategy not in STRATEGIES and strategy not in CONTROLS:
-        raise unknown_name("strategy", strategy, (*STRATEGIES, *CONTROLS, "all"))
     if strategy == "uniform" or strategy in CONTROLS:
         raise UsageError(
-            f"{strategy} is itself what others are held against",
+            f"{strategy} is itself what others are compared with",
             "use --controls with targeted, variable or zone",
         )
     merged = {name: value for own in options.values() for name, value in own.items()}

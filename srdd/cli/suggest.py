@@ -10,7 +10,7 @@ import typer
 from srdd.cli import console
 from srdd.cli.options import Debug
 from srdd.cli.scans import load
-from srdd.errors import UsageError
+from srdd.errors import UsageError, unknown_name
 from srdd.reports.text import safe
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def suggest(
     ] = "relative_error",
     site: Annotated[
         str | None,
-        typer.Option(help="Which site of the scan.", show_default="output"),
+        typer.Option(help="Which site of the scan.", show_default="input where the scan has it"),
     ] = None,
     format: Annotated[
         str | None,
@@ -187,12 +187,15 @@ def suggest(
 ) -> None:
     """Turn a scan into a noise configuration for a trainer.
 
-    The configuration goes to standard output; the table and what speaks against it to standard
+    The configuration goes to standard output; the table and the warnings to standard
     error. No configuration promises a gain.
     """
     from srdd.documents.document import check_target
+    from srdd.noise import CONTROLS, STRATEGIES
     from srdd.noise.exports import form_of
 
+    if strategy not in (*STRATEGIES, *CONTROLS, "all"):
+        raise unknown_name("strategy", strategy, (*STRATEGIES, *CONTROLS, "all"))
     general: dict[str, Any] = {
         "site": site,
         "format": format,

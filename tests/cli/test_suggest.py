@@ -49,8 +49,8 @@ class TestStreams:
         assert run(["suggest", str(scan), "--strategy", "targeted"]) == 0
         out, err = capfd.readouterr()
         assert written(out)["target_layers"] == [15, 14, 16, 17, 12, 13, 11, 18, 19, 10]
-        assert "recommended: uniform" in err
-        assert "What speaks against it" in err
+        assert "strategy targeted, as asked for; recommended instead: uniform" in err
+        assert "Warnings" in err
 
     def test_the_newest_scan_is_read_and_named(
         self, scan: Path, capfd: pytest.CaptureFixture[str]
@@ -183,6 +183,7 @@ BAD_FILES = [
 BAD_LINES = [
     ("suggest nowhere.json", "there is no file nowhere.json", "srdd scan"),
     ("suggest --strategy best", "unknown strategy 'best'", "uniform"),
+    ("suggest --strategy alle", "unknown strategy 'alle'", "choose from: all"),
     ("suggest --metric error", "unknown metric 'error'", "relative_error"),
     ("suggest --site weight", "the scan holds no site 'weight'", "output"),
     ("suggest --format nvfp4", "the scan holds no format for 'nvfp4'", "mxfp4:floor"),
@@ -197,7 +198,7 @@ BAD_LINES = [
     ("suggest --strategy zone --tier high", "--tier 'high' is no schedule", "high=0.05"),
     ("suggest --strategy zone --tier high=a:b", "--tier 'high=a:b' is no schedule", "high="),
     ("suggest --strategy shuffled --seed -1", "seed -1 is out of range", "from 0"),
-    ("suggest --for trl", "unknown trainer 'trl'", "srdd"),
+    ("suggest --for trl", "TRL has no setting", "srdd"),
     ("suggest --for qerl", "QeRL puts the same noise on every layer", "--strategy uniform"),
     ("suggest --for surogate --as overrides", "surogate takes no overrides", "yaml"),
     ("suggest --strategy all", "several files come out of this", "-o FOLDER"),
@@ -251,7 +252,7 @@ class TestBadInput:
         del found["report"]["per_layer"][5]
         Path("scan.json").write_text(json.dumps(found))
         assert run(["suggest"]) == 2
-        assert "the scan holds no figures of layer 5" in capfd.readouterr().err
+        assert "the scan has no figures of layer 5" in capfd.readouterr().err
 
     def test_one_layer_and_equal_layers(
         self, here: Path, capfd: pytest.CaptureFixture[str]
@@ -262,7 +263,7 @@ class TestBadInput:
             assert run(["suggest", f"{name}.json", "--strategy", "targeted"]) == 2
             assert message in capfd.readouterr().err
             assert run(["suggest", f"{name}.json"]) == 0
-            assert "recommended: uniform" in capfd.readouterr().err
+            assert "recommended instead: uniform" in capfd.readouterr().err
 
 
 class TestNewest:
