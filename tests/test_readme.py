@@ -1,35 +1,29 @@
-"""The README against the program: what it prints is what the program prints."""
+"""README.md and docs/ against the program: what they show is what it prints."""
 
 from __future__ import annotations
 
 import re
 
-import pytest
-from readme_blocks import README, blocks, printed
+from readme_blocks import CLI, PAGES, blocks, cli_page, commands
 
 import srdd
 
-HELP = [(command, text) for kind, command, text in blocks() if kind == "help"]
+
+def test_the_page_of_the_command_line_is_current() -> None:
+    assert CLI.read_text(encoding="utf-8") == cli_page()
 
 
-@pytest.mark.parametrize(("command", "text"), HELP, ids=[command for command, _ in HELP])
-def test_help_pages_are_those_of_the_program(command: str, text: str) -> None:
-    assert printed("help", command) == text
-
-
-def test_every_command_has_its_help_page_in_the_readme() -> None:
-    commands = re.findall(
-        r"^  ([a-z]+)  +", printed("help", "srdd").partition("Commands:")[2], re.M
-    )
-    assert commands
-    assert {f"srdd {name}" for name in commands} == {command for command, _ in HELP}
+def test_every_command_is_on_the_page_of_the_command_line() -> None:
+    page = CLI.read_text(encoding="utf-8")
+    assert [name for name in commands() if f"## srdd {name}\n" not in page] == []
+    assert len(commands()) >= 9
 
 
 def test_output_blocks_are_filled() -> None:
-    assert all(text.strip() for _, _, text in blocks())
+    assert all(text.strip() for page in PAGES for _, _, text in blocks(page))
 
 
-def test_python_names_in_the_readme_exist() -> None:
-    text = README.read_text(encoding="utf-8")
-    for name in set(re.findall(r"\bsrdd\.([a-z_]+)\(", text)):
-        assert hasattr(srdd, name), name
+def test_python_names_in_the_pages_exist() -> None:
+    for page in PAGES:
+        for name in re.findall(r"\bsrdd\.([a-z_]+)\(", page.read_text(encoding="utf-8")):
+            assert hasattr(srdd, name), (page.name, name)

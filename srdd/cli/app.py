@@ -1,40 +1,57 @@
-"""The command `srdd`: its commands, and what becomes of everything that goes wrong."""
+"""The command `srdd`: its commands, their help, and what becomes of everything that goes wrong."""
 
 from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from srdd import __version__
-from srdd.cli import console, interrupts
+from srdd.cli import console, interrupts, reference
 from srdd.cli.compare import compare
 from srdd.cli.eval import evaluate
-from srdd.cli.explain import explain
-from srdd.cli.formats import formats
 from srdd.cli.merge import merge
 from srdd.cli.report import report
 from srdd.cli.scan import scan
-from srdd.cli.schema import schema
 from srdd.cli.suggest import suggest
 from srdd.errors import OutputError, SrddError, UsageError
 
 EXIT_CODES = (
-    "Exit codes: 0 done; 1 a gate was breached; 2 usage, input or internal error; 130 interrupted."
+    "Exit codes: 0 done; 1 a gate failed; 2 usage, input or internal error; 130 interrupted."
 )
 
 # The exception classes of the parser that typer brings along; only these names are public.
 _USAGE: type[Exception] = typer.BadParameter.__mro__[2]
+
+
+class Command(TyperCommand):
+    """A command whose help page groups the options by panel, as plain text."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        panels: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                positional = parameter.param_type_name == "argument"
+                panel = getattr(parameter, "rich_help_panel", None)
+                name = "Arguments" if positional else panel or "Options"
+                panels.setdefault(name, []).append(record)
+        for name in sorted(panels, key=lambda name: name == "Advanced"):
+            with formatter.section(name):
+                formatter.write_dl(panels[name])
+
 
 app = typer.Typer(
     name="srdd",
     help="Find where 4-bit quantization hurts a language model.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -56,24 +73,25 @@ def _root(
     pass
 
 
-app.command(epilog=f"Example: srdd scan demo --limit 8\n\n{EXIT_CODES}")(scan)
-app.command(epilog=f"Example: srdd suggest --strategy variable > rin.yaml\n\n{EXIT_CODES}")(suggest)
-app.command(epilog=f"Example: srdd report --as markdown > guide.md\n\n{EXIT_CODES}")(report)
-app.command(epilog=f"Example: srdd compare old.json new.json\n\n{EXIT_CODES}")(compare)
-app.command(epilog=f"Example: srdd merge part-1.json part-2.json -o whole.json\n\n{EXIT_CODES}")(
-    merge
-)
-app.command(
-    "eval",
-    epilog=f"Example: srdd eval demo --format mxfp4 --format nvfp4 --limit 8\n\n{EXIT_CODES}",
-)(evaluate)
-app.command(epilog=f"Example: srdd formats --as json\n\n{EXIT_CODES}")(formats)
-app.command(epilog=f"Example: srdd explain relative_error\n\n{EXIT_CODES}")(explain)
-app.command(epilog=f"Example: srdd schema scan > scan.schema.json\n\n{EXIT_CODES}")(schema)
+def _add(function: Callable[..., None], example: str) -> None:
+    """Make a command of a function; it has the name that stands in the example."""
+    name = example.split()[1]
+    app.command(name, cls=Command, epilog=f"Example: {example}\n\n{EXIT_CODES}")(function)
+
+
+_add(scan, "srdd scan demo --limit 8")
+_add(suggest, "srdd suggest --strategy variable > rin.yaml")
+_add(report, "srdd report --as markdown > report.md")
+_add(compare, "srdd compare old.json new.json")
+_add(merge, "srdd merge part-1.json part-2.json -o whole.json")
+_add(evaluate, "srdd eval demo --format mxfp4 --format nvfp4 --limit 8")
+_add(reference.formats, "srdd formats --as json")
+_add(reference.explain, "srdd explain relative_error")
+_add(reference.schema, "srdd schema scan > scan.schema.json")
 
 
 def _usage_error(error: Any) -> UsageError:
-    """The parser's complaint in the form of ours."""
+    """The parser's error in the form of ours."""
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "srdd"
     close = getattr(error, "possibilities", None)
@@ -89,6 +107,7 @@ def run(arguments: list[str] | None = None) -> int:
     """Run a command line and give back its exit code; nothing is raised."""
     given = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in given
+    console.be_quiet("--quiet" in given or "-q" in given)
     interrupts.listen()
     try:
         # Not app(): it would turn an interrupt and a closed pipe into exit codes of its own.
@@ -129,18 +148,24 @@ def run(arguments: list[str] | None = None) -> int:
 
 
 def _internal(error: Exception, debug: bool) -> int:
-    """What nobody foresaw, told in a sentence."""
+    """An unforeseen error, as one sentence."""
     if debug:
         console.show_traceback()
     sentence = f"{type(error).__name__}: {error}"
-    hint = "the traceback above belongs into a report" if debug else "run again with --debug"
+    hint = "report it with the traceback above" if debug else "run again with --debug"
     console.complain(SrddError(f"internal error: {sentence}", hint))
     return 2
 
 
 def main() -> None:
     """Entry point of the installed command."""
-    code = run()
+    if "_SRDD_COMPLETE" in os.environ:  # a shell asks how a line could go on
+        app()
+    try:
+        code = run()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is left is to end with this code
+    except KeyboardInterrupt:
+        code = 130
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

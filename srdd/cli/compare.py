@@ -1,4 +1,4 @@
-"""`srdd compare`: two scans against each other, and gates for a CI."""
+"""`srdd compare`: the difference between two scans, and gates for CI."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from srdd.cli import console
-from srdd.cli.options import Debug, Force
-from srdd.cli.scans import form_of, load
+from srdd.cli import console, options
+from srdd.cli.options import OUTPUT, SITE, SPEC, VIEW, flag, option
 from srdd.errors import UsageError
 from srdd.reports.text import safe
 
@@ -19,14 +18,7 @@ if TYPE_CHECKING:
     from srdd.comparison import Comparison, Gate, Outcome
 
 FORMS = ("terminal", "markdown", "json", "csv")
-SUFFIXES = {
-    ".txt": "terminal",
-    ".md": "markdown",
-    ".markdown": "markdown",
-    ".json": "json",
-    ".csv": "csv",
-}
-"""The form that the name of a file asks for."""
+SHARED = "each that both have, or the only one"
 
 
 def compare(
@@ -36,116 +28,80 @@ def compare(
     new: Annotated[
         str, typer.Argument(metavar="NEW", help="The scan to judge; the same file for two formats.")
     ],
-    old_format: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME[:RULE]",
-            help="Which format of OLD.",
-            show_default="each that both hold, or the only one",
-        ),
-    ] = None,
-    new_format: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME[:RULE]",
-            help="Which format of NEW.",
-            show_default="each that both hold, or the only one",
-        ),
-    ] = None,
+    old_format: Annotated[str | None, option("Format of OLD.", SPEC, default=SHARED)] = None,
+    new_format: Annotated[str | None, option("Format of NEW.", SPEC, default=SHARED)] = None,
     site: Annotated[
         list[str],
-        typer.Option(
-            metavar="NAME",
-            help="Only this site; repeat for several.",
-            show_default="all that both hold",
-        ),
-    ] = [],  # noqa: B006 - typer copies it
+        option("Only this site; repeatable.", "NAME", default="all that both have", **SITE),
+    ] = [],
     metric: Annotated[
         str,
-        typer.Option(
-            metavar="NAME",
-            help="Show and rank layers by sqnr_db, deadzone, saturation, clipping_share, "
-            "relative_error or relative_l1; json and csv hold all.",
+        option(
+            "Metric to show and to rank layers by; json and csv hold all.",
+            "NAME",
+            parser=options.metric,
         ),
     ] = "sqnr_db",
     fail_on: Annotated[
         list[str],
-        typer.Option(
-            metavar="GATE",
-            help="Exit with 1 where this is true, such as 'sqnr_db < -0.5' (NEW - OLD in a layer), "
-            "'overall relative_error > 2%' (all layers together) or 'new.sqnr_db < 15' (NEW's "
-            "own); repeat for several.",
-            show_default="none",
+        option(
+            "Exit with 1 where this holds: 'sqnr_db < -0.5' (NEW - OLD in a layer), 'overall "
+            "relative_error > 2%' (all layers together), 'new.sqnr_db < 15' (NEW alone); "
+            "repeatable.",
+            "GATE",
+            default="none",
         ),
-    ] = [],  # noqa: B006
+    ] = [],
     count_unsure: Annotated[
-        bool,
-        typer.Option(
-            "--count-unsure",
-            help="Let gates count what may be chance, too.",
-            show_default="off",
-        ),
+        bool, flag("Gates also count what may be chance.", "--count-unsure")
     ] = False,
+    by: Annotated[
+        str,
+        option("A row for each layer, kind of tensor or tensor.", "NAME", panel=OUTPUT, **VIEW),
+    ] = "layer",
     form: Annotated[
         str | None,
-        typer.Option(
-            "--as",
-            metavar="NAME",
-            help="terminal, markdown (fits a pull-request comment), json or csv.",
-            show_default="by the name of the file, else terminal",
-        ),
+        options.form("terminal, markdown (for a pull-request comment), json or csv.", FORMS),
     ] = None,
-    output: Annotated[
-        str | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE",
-            help="Where it goes; - for standard output.",
-            show_default="standard output",
-        ),
-    ] = None,
-    force: Force = False,
-    debug: Debug = False,
+    output: options.Output = None,
+    force: options.Force = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
 ) -> None:
-    """Compare two scans, layer by layer: better, worse, or no difference seen.
+    """Compare two scans layer by layer, with gates for CI.
 
-    Checkpoints, formats or scale rules; intervals come from the prompts, paired where both scans
+    Checkpoints, formats or scale rules. Intervals come from the prompts, paired where both scans
     have the same. Needs no model.
     """
-    from srdd.documents.document import check_target
-
-    form = form_of(form, output, FORMS, SUFFIXES)
-    if output not in (None, "-"):
-        check_target(Path(output), force=force)
-    gates = [_gate(text) for text in fail_on]
-    _check_two(old, new, old_format, new_format)
-    first, second = load(old), load(new)
+    from srdd.cli.output import deliver, form_of, free_target
+    from srdd.cli.scans import load
     from srdd.comparison import compare_scans, judge
 
-    found = compare_scans(
-        first,
-        second,
+    form = form_of(form, output, FORMS)
+    target = free_target(output, force=force)
+    gates = [_gate(text) for text in fail_on]
+    _check_two(old, new, old_format, new_format)
+    names = tuple("standard input" if source == "-" else safe(source) for source in (old, new))
+    comparison = compare_scans(
+        load(old),
+        load(new),
         metric=metric,
+        by=by,
         sites=site,
         old_format=old_format,
         new_format=new_format,
-        names=(_called(old), _called(new)),
+        names=(names[0], names[1]),
     )
-    outcomes = [judge(found, gate, count_unsure=count_unsure) for gate in gates]
-    _deliver(found, outcomes, form, output, force)
-    if form != "terminal" or output not in (None, "-"):
-        _tell(outcomes)
-    if not all(one.passed for one in outcomes):
+    outcomes = [judge(comparison, gate, count_unsure=count_unsure) for gate in gates]
+    deliver(_content(comparison, outcomes, form), target, force=force)
+    if form != "terminal" or target is not None:
+        _say_outcomes(outcomes)
+    if not all(outcome.passed for outcome in outcomes):
         raise typer.Exit(1)
 
 
-def _called(source: str) -> str:
-    return "standard input" if source == "-" else safe(source)
-
-
 def _check_two(old: str, new: str, old_format: str | None, new_format: str | None) -> None:
-    """A scan cannot be held against itself, but two of its formats can."""
+    """A scan cannot be compared with itself, but two of its formats can."""
     if old == new == "-":
         raise UsageError("standard input is named twice", "name the file of one of the scans")
     two_formats = None not in (old_format, new_format) and old_format != new_format
@@ -167,54 +123,30 @@ def _gate(text: str) -> Gate:
     return gate
 
 
-def _deliver(
-    found: Comparison, outcomes: list[Outcome], form: str, output: str | None, force: bool
-) -> None:
-    from srdd.documents.document import write_whole
-
-    content = _content(found, outcomes, form)
-    if output in (None, "-"):
-        if isinstance(content, list):
-            console.show(*content)
-        else:
-            console.write_result(content)
-        return
-    if isinstance(content, list):
-        from srdd.cli.sheet import plain
-
-        content = plain(content)
-    write_whole(Path(output), content, force=force)
-    console.say(f"wrote {safe(output)}")
-
-
-def _content(found: Comparison, outcomes: list[Outcome], form: str) -> bytes | list[RenderableType]:
+def _content(
+    comparison: Comparison, outcomes: list[Outcome], form: str
+) -> bytes | list[RenderableType]:
     """The comparison: its bytes, or what to print on a terminal."""
     if form == "markdown":
         from srdd.reports.compare_markdown import compare_markdown
 
-        return compare_markdown(found, outcomes).encode()
+        return compare_markdown(comparison, outcomes).encode()
     if form == "terminal":
         from srdd.reports.compare_table import compare_tables
 
-        return compare_tables(found, outcomes)
+        return compare_tables(comparison, outcomes)
     from srdd.reports.compare_data import compare_csv, compare_data
 
     if form == "csv":
-        return compare_csv(found).encode()
+        return compare_csv(comparison).encode()
     import orjson
 
-    return orjson.dumps(compare_data(found, outcomes), option=orjson.OPT_INDENT_2) + b"\n"
+    return orjson.dumps(compare_data(comparison, outcomes), option=orjson.OPT_INDENT_2) + b"\n"
 
 
-def _tell(outcomes: list[Outcome]) -> None:
+def _say_outcomes(outcomes: list[Outcome]) -> None:
     """What became of the gates, for whoever reads the log of a CI."""
-    if not outcomes:
-        return
     from srdd.reports.compare_cells import outcome
 
     for one in outcomes:
-        sentence = f"gate {one.gate.text!r} {outcome(one)}"
-        if one.passed:
-            console.say(sentence)
-        else:
-            console.warn(sentence)
+        (console.say if one.passed else console.warn)(f"gate {one.gate.text!r} {outcome(one)}")

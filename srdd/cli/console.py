@@ -57,6 +57,15 @@ def _console(kind: type[Console]) -> Console:
     )
 
 
+_quiet = False
+
+
+def be_quiet(wanted: bool) -> None:
+    """From now on, print progress and notes, or only warnings and errors."""
+    global _quiet
+    _quiet = wanted
+
+
 _busy: list[Console] = []
 """The console whose progress is on display, if any; talk has to go around it."""
 
@@ -95,18 +104,19 @@ def _speak(text: Text) -> None:
 
 
 def say(sentence: str) -> None:
-    """Tell something on standard error."""
-    _speak(Text(safe(sentence, longest=LONGEST)))
+    """Print a note on standard error."""
+    if not _quiet:
+        _speak(Text(safe(sentence, longest=LONGEST)))
 
 
 def warn(sentence: str) -> None:
-    """Tell on standard error what a reader of the result must know."""
+    """Print a warning on standard error."""
     shown = safe(sentence, longest=LONGEST)
     _speak(Text.assemble(("warning: ", "bold yellow"), shown))
 
 
 def complain(error: SrddError) -> None:
-    """Tell an error and what to do next."""
+    """Print an error and its hint on standard error."""
     for word, style, text in (
         ("error: ", "bold red", error.message),
         ("hint: ", "bold cyan", error.hint),
@@ -139,7 +149,10 @@ class _Silent:
 
 @contextmanager
 def phase(what: str) -> Iterator[None]:
-    """Work whose length nobody knows: a spinner on a terminal, a line elsewhere."""
+    """Work of unknown length: a spinner on a terminal, a line elsewhere."""
+    if _quiet:
+        yield
+        return
     console = _talk()
     what = safe(what)
     if not console.is_terminal:
@@ -163,6 +176,9 @@ def _displaying(console: Console) -> Iterator[None]:
 @contextmanager
 def progress(what: str, total: int, unit: str) -> Iterator[Progress]:
     """Work of known length: a bar with speed and time left on a terminal, a line elsewhere."""
+    if _quiet:
+        yield _Silent()
+        return
     console = _talk()
     if not console.is_terminal:
         _speak(Text(f"{what}: {total:,} {unit}"))

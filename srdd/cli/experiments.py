@@ -14,7 +14,7 @@ from srdd.documents.scan import Scan
 from srdd.errors import OutputError, UsageError
 from srdd.noise import CONTROLS, STRATEGIES, suggest
 from srdd.noise.experiment import plan, standard_error
-from srdd.noise.exports import export
+from srdd.noise.exports import export, form_of
 from srdd.reports.text import safe
 
 SUFFIXES = {"yaml": ".yaml", "json": ".json", "overrides": ".overrides"}
@@ -29,6 +29,22 @@ class Target:
     consumer: str
     form: str
     force: bool
+
+    @classmethod
+    def checked(cls, output: str | None, consumer: str, form: str | None, force: bool) -> Target:
+        """A target that can be written to; the folder may be missing, the one around it not.
+
+        Raises:
+            UsageError: no folder is named, or the trainer does not read this form.
+            OutputError: nothing can be written there.
+        """
+        if output in (None, "-"):
+            raise UsageError("this writes several files", "name a folder for them with -o FOLDER")
+        folder = Path(str(output))
+        if folder.exists() and not folder.is_dir():
+            raise OutputError(f"{folder} is a file", "name a folder with -o")
+        check_target(folder / PLAN if folder.is_dir() else folder, force=force)
+        return cls(folder, consumer, form_of(consumer, form), force)
 
 
 @dataclass(frozen=True)
@@ -50,27 +66,8 @@ class Run:
     may_fail: bool
 
 
-def check_folder(output: str | None, force: bool) -> Path:
-    """The folder to write to, which may be missing as long as the one around it is there.
-
-    Raises:
-        UsageError: none is named.
-        OutputError: nothing can be written there.
-    """
-    if output in (None, "-"):
-        raise UsageError("several files come out of this", "name a folder for them with -o FOLDER")
-    folder = Path(output)
-    if folder.is_dir():
-        check_target(folder / PLAN, force=force)
-    elif folder.exists():
-        raise OutputError(f"{folder} is a file", "name a folder with -o")
-    else:
-        check_target(folder, force=force)
-    return folder
-
-
 def check_evaluation(questions: int, baseline: float | None) -> None:
-    """Make sure that the plan can be written.
+    """Make sure that the plan's statistics can be computed.
 
     Raises:
         UsageError: the baseline is no fraction, or there are no questions.

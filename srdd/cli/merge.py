@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from srdd.cli import console
-from srdd.cli.options import Debug, Force
+from srdd.cli import console, options
+from srdd.cli.options import flag, option
 from srdd.errors import UsageError, counted
 from srdd.reports.text import safe
 
@@ -23,53 +23,38 @@ def merge(
         ),
     ],
     output: Annotated[
-        str | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE",
-            help="Where the whole goes; - for standard output.  [required]",
+        str,
+        option(
+            "Where the merged scan is written; - for standard output.", "FILE", "--output", "-o"
         ),
-    ] = None,
+    ],
     repeated: Annotated[
         bool,
-        typer.Option(
-            "--repeated",
-            help="A prompt that several parts hold stands several times in the whole, and counts "
-            "as often.",
-            show_default="off",
-        ),
+        flag("Count a prompt that several parts contain as often as it occurs.", "--repeated"),
     ] = False,
-    force: Force = False,
-    debug: Debug = False,
+    force: options.Force = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
 ) -> None:
-    """Merge scans of the parts of a prompt set into exactly the scan of the whole.
+    """Merge scans of parts of a prompt set into the scan of the whole.
 
-    Parts are made with `srdd scan --skip N --limit N`, on several machines or one after the other.
+    Make the parts with `srdd scan --skip N --limit N`, on several machines or one after the other.
     Needs no model.
     """
-    from srdd.documents.document import check_target, write_whole
-
-    if output is None:
-        raise UsageError("nothing says where the merged scan goes", "add -o FILE, or -o -")
-    _check_parts(parts)
-    if output != "-":
-        check_target(Path(output), force=force)
+    from srdd.cli.output import deliver, free_target
     from srdd.cli.scans import load
     from srdd.documents.merge import merge_scans
 
+    _check_parts(parts)
+    target = free_target(output, force=force)
     scans = [load(part) for part in parts]
     names = ["standard input" if part == "-" else safe(part) for part in parts]
     whole = merge_scans(scans, repeated=repeated, names=names)
-    if output == "-":
-        console.write_result(whole.to_json())
-    else:
-        write_whole(Path(output), whole.to_json(), force=force)
+    deliver(whole.to_json(), target, force=force)
     text = whole.calibration
     console.say(
         f"merged {counted(len(scans), 'part')}: {counted(text.prompts or 0, 'prompt')}, "
         f"{counted(text.tokens or 0, 'token')}"
-        + ("" if output == "-" else f"; wrote {safe(output)}")
     )
     for warning in whole.warnings:
         console.warn(warning)

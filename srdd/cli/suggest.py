@@ -3,203 +3,198 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from srdd.cli import console
-from srdd.cli.options import Debug
-from srdd.cli.scans import load
+from srdd.cli import console, options
+from srdd.cli.options import OUTPUT, SITE, SPEC, flag, one_of, option
 from srdd.errors import UsageError, unknown_name
-from srdd.reports.text import safe
 
-if TYPE_CHECKING:
-    from srdd.documents.rin import RinConfig
-    from srdd.documents.scan import Scan
+STRATEGY = "Strategy"
+PLAN = "Plan of experiments"
+LAYER_TYPE = one_of("layer type", "srdd.noise:LAYER_TYPES")
 
 
-def parse_tiers(given: list[str]) -> dict[str, tuple[float, float] | None] | None:
-    """`NAME=START:END` or `NAME=none` settings; None for none given.
+def metric(text: str) -> str:
+    """A metric to rank layers by, as options.metric."""
+    from srdd.noise import METRICS
+
+    if text in METRICS:
+        return text
+    from srdd.numerics.metrics import metric_name
+
+    return metric_name(text, METRICS)
+
+
+def parse_tiers(settings: list[str]) -> dict[str, tuple[float, float] | None] | None:
+    """`NAME=START:END` or `NAME=none` settings; None for no setting.
 
     Raises:
         UsageError: one of them is neither.
     """
-    found: dict[str, tuple[float, float] | None] = {}
-    for setting in given:
+    tiers: dict[str, tuple[float, float] | None] = {}
+    for setting in settings:
         name, equals, value = setting.partition("=")
         start, colon, end = value.partition(":")
         try:
             if not equals or not (colon or value == "none"):
                 raise ValueError
-            found[name] = (float(start), float(end)) if colon else None
+            tiers[name] = (float(start), float(end)) if colon else None
         except ValueError:
             raise UsageError(
                 f"--tier {setting!r} is no schedule", "write high=0.05:0.001, or low=none"
             ) from None
-    return found or None
+    return tiers or None
 
 
 def suggest(
     scan: Annotated[
         str | None,
         typer.Argument(
-            help="A scan by srdd or by the method's prototype; - for standard input.",
+            metavar="SCAN",
+            help="File of a scan, also the method's prototype's; - for standard input.",
             show_default="the newest in this folder",
         ),
     ] = None,
     strategy: Annotated[
-        str, typer.Option(help="uniform, targeted, variable, zone, inverse, shuffled, or all.")
+        str, option("uniform, targeted, variable, zone, inverse, shuffled, or all.", "NAME")
     ] = "variable",
-    metric: Annotated[
+    consumer: Annotated[
         str,
-        typer.Option(
-            help="Rank layers by relative_error, sqnr_db, deadzone, relative_l1 or vs_floor_db.",
-        ),
-    ] = "relative_error",
+        option("The trainer: guide, verl-rin, qerl, surogate or srdd.", "NAME", "--for"),
+    ] = "guide",
     site: Annotated[
         str | None,
-        typer.Option(help="Which site of the scan.", show_default="input where the scan has it"),
+        option(
+            "Site of the scan.", "NAME", default="input where the scan has it, else output", **SITE
+        ),
     ] = None,
     format: Annotated[
-        str | None,
-        typer.Option(
-            help="Which format of the scan, if it holds several.",
-            show_default="the only one",
-        ),
+        str | None, option("Format of the scan.", SPEC, default="the only one")
     ] = None,
+    rank_by: Annotated[
+        str,
+        option(
+            "Rank layers by relative_error, sqnr_db, deadzone, relative_l1 or vs_floor_db.",
+            "NAME",
+            "--metric",
+            parser=metric,
+        ),
+    ] = "relative_error",
+    layer_type: Annotated[
+        str, option("Which weights get noise: rmsnorm or linear.", "NAME", **LAYER_TYPE)
+    ] = "rmsnorm",
+    exclude: Annotated[
+        list[str],
+        option(
+            "No noise on modules whose name contains this; repeatable.",
+            "PATTERN",
+            default="lm_head, embed_tokens, lora_",
+        ),
+    ] = [],
+    sigma_start: Annotated[
+        float, option("Sigma of the first noisy stage.", "SIGMA", panel=STRATEGY)
+    ] = 0.05,
+    sigma_end: Annotated[
+        float, option("Sigma of the last stage.", "SIGMA", panel=STRATEGY)
+    ] = 0.0005,
+    num_stages: Annotated[
+        int, option("Stages of the run; the first has no noise.", "N", panel=STRATEGY)
+    ] = 10,
+    equal_energy: Annotated[
+        bool,
+        flag(
+            "Scale sigma so that the noise energy equals that of uniform noise.",
+            "--equal-energy",
+            panel=STRATEGY,
+        ),
+    ] = False,
     top_k: Annotated[
-        int | None,
-        typer.Option(help="targeted: how many layers.", show_default="10"),
-    ] = None,
-    top_fraction: Annotated[
-        float | None,
-        typer.Option(help="targeted: which share of the layers instead.", show_default="off"),
-    ] = None,
-    direction: Annotated[
-        str | None,
-        typer.Option(
-            help="variable: proportional (more noise on worse layers) or inverse (less).",
-            show_default="proportional",
-        ),
+        int | None, option("targeted: number of layers.", "N", default="10", panel=STRATEGY)
     ] = None,
     cap: Annotated[
         float | None,
-        typer.Option(
-            help="variable: divide multipliers so that the largest is this.",
-            show_default="off",
-        ),
-    ] = None,
-    clip: Annotated[
-        tuple[float, float] | None,
-        typer.Option(
-            metavar="LOW HIGH",
-            help="variable: keep multipliers between these.",
-            show_default="off",
+        option(
+            "variable: scale multipliers so that this is the largest.",
+            "FACTOR",
+            default="off",
+            panel=STRATEGY,
         ),
     ] = None,
     zones: Annotated[
         str | None,
-        typer.Option(
-            help="zone: depth, breaks (natural breaks of the metric), or ranges as 0-3,4-9,10-27.",
-            show_default="depth",
+        option(
+            "zone: depth, breaks (natural breaks of the metric), or ranges: 0-3,4-9,10-27.",
+            "ZONES",
+            default="depth",
+            panel=STRATEGY,
         ),
     ] = None,
     tier: Annotated[
         list[str],
-        typer.Option(
-            metavar="NAME=START:END",
-            help="zone: sigmas of tier high, medium or low, or NAME=none; repeat for several.",
-            show_default="high=0.05:0.001, medium=0.03:0.0005, low=none",
+        option(
+            "zone: sigmas of tier high, medium or low, or NAME=none; repeatable.",
+            "NAME=START:END",
+            default="high=0.05:0.001, medium=0.03:0.0005, low=none",
+            panel=STRATEGY,
         ),
-    ] = [],  # noqa: B006 - typer copies it
-    sigma_start: Annotated[float, typer.Option(help="Sigma at the first noisy stage.")] = 0.05,
-    sigma_end: Annotated[float, typer.Option(help="Sigma at the last stage.")] = 0.0005,
-    num_stages: Annotated[
-        int,
-        typer.Option(help="Stages that the run is cut into; the first is clean."),
-    ] = 10,
-    layer_type: Annotated[str, typer.Option(help="Noise on rmsnorm or linear.")] = "rmsnorm",
-    exclude: Annotated[
-        list[str],
-        typer.Option(
-            metavar="PATTERN",
-            help="Spare modules whose name contains this; repeat for several.",
-            show_default="lm_head, embed_tokens, lora_",
-        ),
-    ] = [],  # noqa: B006
-    equal_energy: Annotated[
-        bool,
-        typer.Option(
-            "--equal-energy",
-            help="Scale sigma so that the noise energy is uniform's.",
-            show_default="off",
-        ),
-    ] = False,
+    ] = [],
     controls: Annotated[
         bool,
-        typer.Option(
+        flag(
+            "Also write uniform noise and the controls inverse and shuffled to -o FOLDER.",
             "--controls",
-            help="Also write uniform noise and the controls inverse and shuffled; needs -o FOLDER.",
-            show_default="off",
+            panel=PLAN,
         ),
     ] = False,
-    seed: Annotated[int, typer.Option(help="Of the shuffled control.")] = 0,
-    consumer: Annotated[
-        str,
-        typer.Option(
-            "--for",
-            help="The trainer: guide, verl-rin, qerl, surogate or srdd.",
-        ),
-    ] = "guide",
+    questions: Annotated[int, option("Questions in the evaluation.", "N", panel=PLAN)] = 1319,
+    baseline: Annotated[
+        float | None,
+        option("Accuracy without noise.", "FRACTION", default="to fill in", panel=PLAN),
+    ] = None,
     form: Annotated[
         str | None,
-        typer.Option(
+        option(
+            "yaml, json or overrides (for Hydra, or flags for a shell).",
+            "NAME",
             "--as",
-            help="yaml, json or overrides (of Hydra, or flags, for a shell).",
-            show_default="by the name of the file, or what the trainer reads",
+            default="by the file's ending, else what the trainer reads",
+            panel=OUTPUT,
         ),
     ] = None,
     output: Annotated[
         str | None,
-        typer.Option(
+        option(
+            "Where it goes; a folder with --strategy all or --controls.",
+            "FILE|FOLDER",
             "--output",
             "-o",
-            metavar="FILE|FOLDER",
-            help="Where it goes; a folder with --strategy all or --controls.",
-            show_default="standard output",
+            default="standard output",
+            panel=OUTPUT,
         ),
     ] = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Overwrite existing files.", show_default="off")
-    ] = False,
-    questions: Annotated[
-        int,
-        typer.Option(help="Evaluation questions, for the plan."),
-    ] = 1319,
-    baseline: Annotated[
-        float | None,
-        typer.Option(
-            help="Accuracy without noise as a fraction, for the plan.",
-            show_default="to fill in",
-        ),
-    ] = None,
-    debug: Debug = False,
+    force: options.Force = False,
+    quiet: options.Quiet = False,
+    seed: options.Seed = 0,
+    debug: options.Debug = False,
 ) -> None:
     """Turn a scan into a noise configuration for a trainer.
 
-    The configuration goes to standard output; the table and the warnings to standard
-    error. No configuration promises a gain.
+    The configuration goes to standard output, a table and warnings to standard error. No
+    configuration promises a gain.
     """
-    from srdd.documents.document import check_target
+    from srdd.cli import experiments
+    from srdd.cli.output import deliver, free_target
+    from srdd.cli.scans import load
     from srdd.noise import CONTROLS, STRATEGIES
-    from srdd.noise.exports import form_of
+    from srdd.noise import suggest as suggest_from
+    from srdd.noise.exports import export, form_of
 
-    if strategy not in (*STRATEGIES, *CONTROLS, "all"):
-        raise unknown_name("strategy", strategy, (*STRATEGIES, *CONTROLS, "all"))
     general: dict[str, Any] = {
         "site": site,
         "format": format,
-        "metric": metric,
+        "metric": rank_by,
         "equal_energy": equal_energy,
         "sigma_start": sigma_start,
         "sigma_end": sigma_end,
@@ -208,49 +203,29 @@ def suggest(
         "exclude": exclude,
         "seed": seed,
     }
+    known = (*STRATEGIES, *CONTROLS, "all")
+    if strategy not in known:
+        raise unknown_name("strategy", strategy, known)
     special: dict[str, dict[str, Any]] = {
-        "targeted": {"top_k": top_k, "top_fraction": top_fraction},
-        "variable": {"direction": direction, "cap": cap, "clip": clip},
+        "targeted": {"top_k": top_k},
+        "variable": {"cap": cap},
         "zone": {"zones": zones, "tiers": parse_tiers(tier)},
     }
     if strategy == "all" or controls:
-        from srdd.cli import experiments
-
-        target = experiments.Target(
-            experiments.check_folder(output, force), consumer, form_of(consumer, form), force
-        )
         runs = experiments.runs_of(strategy, special)
+        target = experiments.Target.checked(output, consumer, form, force)
         experiments.check_evaluation(questions, baseline)
         experiments.write(load(scan), runs, general, target, questions, baseline)
         return
-    form = form_of(consumer, form or _form_by_name(output))
-    if output not in (None, "-"):
-        check_target(Path(output), force=force)
-    found = load(scan)
-    from srdd.noise import suggest as suggest_from
-
+    endings = {".yaml": "yaml", ".yml": "yaml", ".json": "json"}
+    form = form_of(consumer, form or endings.get(Path(output or "").suffix.lower()))
+    file = free_target(output, force=force)
+    measured = load(scan)
     merged = {name: value for own in special.values() for name, value in own.items()}
-    config = suggest_from(found, strategy, **general, **merged)
-    _deliver(config, found, consumer, form, output, force)
-
-
-def _form_by_name(output: str | None) -> str | None:
-    """The form that the name of the file asks for, if it does."""
-    suffix = Path(output or "").suffix.lower()
-    return {".yaml": "yaml", ".yml": "yaml", ".json": "json"}.get(suffix)
-
-
-def _deliver(
-    config: RinConfig, scan: Scan, consumer: str, form: str, output: str | None, force: bool
-) -> None:
-    from srdd.documents.document import write_whole
-    from srdd.noise.exports import export
-    from srdd.reports.rin_table import rin_tables
-
+    config = suggest_from(measured, strategy, **general, **merged)
     content = export(config, consumer, form).encode()
-    console.show_beside(*rin_tables(config, scan))
-    if output in (None, "-"):
-        console.write_result(content)
-        return
-    write_whole(Path(output), content, force=force)
-    console.say(f"wrote {safe(output)}")
+    if not quiet:
+        from srdd.reports.rin_table import rin_tables
+
+        console.show_beside(*rin_tables(config, measured))
+    deliver(content, file, force=force)

@@ -9,12 +9,14 @@ A ratio without a denominator is undefined: NaN here, null with a reason in a do
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from srdd.errors import unknown_name
 from srdd.numerics.floors import Floor as Floor
 from srdd.numerics.floors import floor_of as floor_of
 from srdd.numerics.floors import product_floor_db as product_floor_db
@@ -257,6 +259,26 @@ METRICS: dict[str, Metric] = {
     )
 }
 """Every metric by its name, in the order of documents and tables."""
+
+
+def metric_name(text: str, known: Iterable[str] = METRICS) -> str:
+    """The one of `known` that `text` stands for: its name, title, label, or how it begins.
+
+    Raises:
+        UsageError: it stands for none, or for several.
+    """
+    names = tuple(known)
+    key = re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
+    if key in names:
+        return key
+    for metric in METRICS.values():
+        words = (metric.title, metric.label, f"{metric.title} {metric.unit}")
+        if metric.name in names and key in (re.sub(r"[^a-z0-9]+", "_", w.lower()) for w in words):
+            return metric.name
+    matches = [name for name in names if key and name.startswith(key)]
+    if len(matches) != 1:
+        raise unknown_name("metric", text, names)
+    return matches[0]
 
 
 def derive(sums: Sums) -> dict[str, NDArray[np.float64]]:

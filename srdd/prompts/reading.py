@@ -107,6 +107,7 @@ def read_prompts(
     stdin: IO[bytes] | None = None,
     limit: int | None = None,
     skip: int = 0,
+    column: str | None = None,
 ) -> PromptSet:
     """The prompts of a file, or of standard input where `path` is `-`.
 
@@ -118,15 +119,17 @@ def read_prompts(
         stdin: bytes to read for `-`; the process's own standard input by default.
         limit: read at most so many prompts, at least 1; `None` reads all.
         skip: leave out so many prompts at the start, 0 or more.
+        column: key or column that holds the prompts; the first there is of KEYS by default.
 
     Raises:
         InputError: the file cannot be read, or something in it is no prompt.
-        UsageError: a limit or skip out of range.
+        UsageError: a limit or skip out of range, or a column of plain text.
     """
+    keys = KEYS if column is None else (column,)
     if str(path) == "-":
         name = "standard input"
         lines = _lines(sys.stdin.buffer if stdin is None else stdin, name)
-        return _collect("stdin", _from_either(lines, name), limit, skip)
+        return _collect("stdin", _from_either(lines, name, keys), limit, skip)
     path, name = Path(path), str(path)
     suffix = path.suffix.lower()
     if suffix in TABLE_SUFFIXES:
@@ -137,13 +140,17 @@ def read_prompts(
     try:
         with path.open("rb") as stream:
             if suffix == ".parquet":
-                prompts = _from_parquet(stream, name)
+                prompts = _from_parquet(stream, name, keys)
             elif suffix in JSON_SUFFIXES:
-                prompts = _from_json(_lines(stream, name), name)
+                prompts = _from_json(_lines(stream, name), name, keys)
+            elif suffix and column is not None:
+                raise UsageError(
+                    f"{name} is plain text, which has no columns", "leave out --prompt-column"
+                )
             elif suffix:
                 prompts = _from_text(_lines(stream, name))
             else:
-                prompts = _from_either(_lines(stream, name), name)
+                prompts = _from_either(_lines(stream, name), name, keys)
             return _collect(name, prompts, limit, skip)
     except OSError as error:
         raise _unreadable(path, error) from error
@@ -204,14 +211,16 @@ def _from_text(lines: Lines) -> Iterator[Prompt]:
     return (Prompt(text=line) for _, line in lines)
 
 
-def _from_either(lines: Lines, name: str) -> Iterator[Prompt]:
+def _from_either(lines: Lines, name: str, keys: Sequence[str]) -> Iterator[Prompt]:
     """JSON Lines or text, whichever the first line looks like."""
     for first in lines:
         whole = chain([first], lines)
-        yield from _from_json(whole, name) if first[1].lstrip()[0] == "{" else _from_text(whole)
+        yield from (
+            _from_json(whole, name, keys) if first[1].lstrip()[0] == "{" else _from_text(whole)
+        )
 
 
-def _from_json(lines: Lines, name: str) -> Iterator[Prompt]:
+def _from_json(lines: Lines, name: str, keys: Sequence[str] = KEYS) -> Iterator[Prompt]:
     hint = (
         'put one JSON object such as {"prompt": "Hello"} on each line;'
         " jq -c '.[]' makes such lines of an array"
@@ -227,10 +236,10 @@ def _from_json(lines: Lines, name: str) -> Iterator[Prompt]:
             raise InputError(f"{where} is not usable JSON: {error}", hint) from error
         if not isinstance(record, dict):
             raise InputError(f"{where} is {_kind(record)}, not a JSON object", hint)
-        yield _prompt_of(record, where)
+        yield _prompt_of(record, where, keys)
 
 
-def _from_parquet(stream: IO[bytes], name: str) -> Iterator[Prompt]:
+def _from_parquet(stream: IO[bytes], name: str, keys: Sequence[str]) -> Iterator[Prompt]:
     try:
         import pyarrow
         import pyarrow.parquet
@@ -240,18 +249,18 @@ def _from_parquet(stream: IO[bytes], name: str) -> Iterator[Prompt]:
     try:
         table = pyarrow.parquet.ParquetFile(stream)
         columns = table.schema_arrow.names
-        column = next((key for key in KEYS if key in columns), None)
+        column = next((key for key in keys if key in columns), None)
         if column is None:
             raise InputError(
                 f"{name} has no column with prompts: its columns are {_listed(columns)}",
-                f"name the column one of: {', '.join(KEYS)}",
+                f"name the column one of: {', '.join(KEYS)}, or give --prompt-column",
             )
         row = 0
         # Small batches: a limit of eight must not cost the decoding of a whole row group.
         for batch in table.iter_batches(batch_size=64, columns=[column]):
             for value in batch.column(0).to_pylist():
                 row += 1
-                yield _prompt_of({column: value}, f"row {row} of {name}")
+                yield _prompt_of({column: value}, f"row {row} of {name}", keys)
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(
             f"{name} is no readable Parquet file: {str(error).splitlines()[0]}",
@@ -259,14 +268,17 @@ def _from_parquet(stream: IO[bytes], name: str) -> Iterator[Prompt]:
         ) from error
 
 
-def _prompt_of(record: Mapping[str, object], where: str) -> Prompt:
+def _prompt_of(record: Mapping[str, object], where: str, keys: Sequence[str]) -> Prompt:
     """The prompt of one JSON object or Parquet row."""
-    for key in KEYS:
+    for key in keys:
         value = record.get(key)
         if value is not None:
             return _prompt(value, where)
     found = _listed(f"{key} (null)" if record[key] is None else key for key in record)
-    raise InputError(f"{where} has no prompt: its keys are {found}", f"use {' or '.join(KEYS)}")
+    raise InputError(
+        f"{where} has no prompt: its keys are {found}",
+        f"use {' or '.join(KEYS)}, or give --prompt-column",
+    )
 
 
 def _prompt(value: object, where: str) -> Prompt:

@@ -190,9 +190,9 @@ def test_a_configuration_of_another_model_is_refused(
         (("--format", "mxfp3"), "unknown format 'mxfp3'", "mxfp4"),
         (("--weights", "mxfp4:odd"), "unknown scale rule", "floor"),
         (("--activations", "fp4"), "unknown format 'fp4'", "mxfp4"),
-        (("--rin", "rin.json"), "--rin needs --step and --total-steps", "--step 30"),
-        (("--step", 3), "--step needs --rin and --total-steps", "--rin rin.json"),
-        (("--total-steps", 3), "--total-steps needs --rin and --step", "--rin rin.json"),
+        (("--rin", "rin.json"), "--rin, --step and --total-steps", "--step 30"),
+        (("--step", 3), "--rin, --step and --total-steps", "--rin rin.json"),
+        (("--total-steps", 3), "--rin, --step and --total-steps", "--rin rin.json"),
         (
             ("--rin", "rin.json", "--step", 9, "--total-steps", 9),
             "--step 9 is outside a run of 9 steps",
@@ -200,18 +200,18 @@ def test_a_configuration_of_another_model_is_refused(
         ),
         (
             ("--rin", "rin.json", "--step", 0, "--total-steps", 0),
-            "--total-steps is 0",
-            "number of training steps",
+            "Invalid value for '--total-steps'",
+            "eval --help",
         ),
         (("--rin", "none.json", "--step", 1, "--total-steps", 9), "no file none.json", "name"),
         (("--text", "none.txt"), "cannot read none.txt", "text file"),
-        (("--text", "a.txt", "--skip", 1), "--text goes without", "leave one out"),
-        (("--prompts", "-", "--text", "-"), "--text goes without", "leave one out"),
+        (("--text", "a.txt", "--skip", 1), "--text excludes", "leave one out"),
+        (("--prompts", "-", "--text", "-"), "--text excludes", "leave one out"),
         (("--rin", "-", "--step", 1, "--total-steps", 9, "--text", "-"), "standard input", "file"),
-        (("--max-length", 1), "--max-length is 1", "2 or more"),
-        (("--batch-size", "0"), "--batch-size is '0'", "auto"),
+        (("--max-length", 1), "Invalid value for '--max-length'", "eval --help"),
+        (("--batch-size", "0"), "--batch-size is 0", "auto"),
         (("--dtype", "fp4"), "unknown dtype", "bfloat16"),
-        (("--seed", -1), "seed -1", "0 to"),
+        (("--seed", -1), "Invalid value for '--seed'", "eval --help"),
         (("--include", "nothing"), "fits no linear", "names look like"),
         (("--exclude", "*"), "leave no linear", "drop"),
         (("--format", "mxfp4+hadamard64"), "cannot be rotated in groups of 64", "divides 96"),
@@ -239,18 +239,18 @@ def test_a_text_with_nothing_to_predict_is_refused(
 
 
 def test_formats_of_the_operands() -> None:
-    assert operands([], None, None) == [("mxfp4:floor", "mxfp4:floor")]
-    assert operands(["nvfp4", "mxfp4:even"], None, None) == [
+    assert operands([], [], []) == [("mxfp4:floor", "mxfp4:floor")]
+    assert operands(["nvfp4", "mxfp4:even"], [], []) == [
         ("nvfp4:token", "nvfp4:token"),
         ("mxfp4:even", "mxfp4:even"),
     ]
-    assert operands([], "mxfp4", None) == [("mxfp4:floor", None)]
-    assert operands(["mxfp4"], None, "nvfp4") == [
+    assert operands([], ["mxfp4"], []) == [("mxfp4:floor", None)]
+    assert operands(["mxfp4"], [], ["nvfp4"]) == [
         ("mxfp4:floor", "mxfp4:floor"),
         (None, "nvfp4:token"),
     ]
     with pytest.raises(UsageError):
-        operands(["mxfp4"], "mxfp5", None)
+        operands(["mxfp4"], ["mxfp5"], [])
 
 
 def test_a_pipe_gets_plain_lines_and_its_end_no_traceback(folder: Path, text: Path) -> None:
@@ -284,5 +284,5 @@ def test_no_figure_is_cut_however_long_the_names(
 def test_an_operand_is_named_once(option: str, srdd: Command, text: Path) -> None:
     given = (option, "mxfp4", option, "nvfp4")
     message, hint = srdd.fails("eval", "demo", "--prompts", text, *given)
-    assert message == f"{option} stands 2 times"
-    assert "--format repeats" in hint
+    assert message == f"{option} is given 2 times"
+    assert "--format" in hint

@@ -244,7 +244,7 @@ class TestRefusals:
     ) -> None:
         made([0.2]).save("x.json")
         said = complaint(capfd, "x.json", "-o", "guide.pdf")
-        assert "error: no form goes with the ending .pdf" in said
+        assert "error: no output form has the file ending .pdf" in said
         assert ".md" in said
         assert not Path("guide.pdf").exists()
 

@@ -17,7 +17,7 @@ from made_scans import PROTOTYPE, made, prototype, rising, thorough
 from rich.console import Console
 
 from srdd.cli.app import run
-from srdd.cli.latest import newest_scan
+from srdd.cli.scans import newest_scan
 from srdd.documents.reading import load_scan
 from srdd.documents.rin import load_rin
 from srdd.errors import InputError
@@ -88,7 +88,7 @@ class TestStreams:
     def test_options_reach_the_strategy(
         self, scan: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
-        line = "suggest --clip 0.9 1.1 --direction inverse --sigma-start 0.01 --num-stages 5"
+        line = "suggest --cap 1.1 --sigma-start 0.01 --num-stages 5"
         assert run([*line.split(), "--for", "srdd", "--exclude", "q_norm", "--equal-energy"]) == 0
         found = json.loads(capfd.readouterr().out)
         assert found["parameters"] == {
@@ -96,9 +96,9 @@ class TestStreams:
             "sigma_end": 0.0005,
             "num_stages": 5,
             "top_k": None,
-            "direction": "inverse",
-            "cap": None,
-            "clip": [0.9, 1.1],
+            "direction": "proportional",
+            "cap": 1.1,
+            "clip": None,
             "zones": None,
             "tiers": None,
             "seed": None,
@@ -182,7 +182,7 @@ BAD_FILES = [
 
 BAD_LINES = [
     ("suggest nowhere.json", "there is no file nowhere.json", "srdd scan"),
-    ("suggest --strategy best", "unknown strategy 'best'", "uniform"),
+    ("suggest --strategy best", "unknown strategy 'best'", "all"),
     ("suggest --strategy alle", "unknown strategy 'alle'", "choose from: all"),
     ("suggest --metric error", "unknown metric 'error'", "relative_error"),
     ("suggest --site weight", "the scan holds no site 'weight'", "output"),
@@ -197,11 +197,11 @@ BAD_LINES = [
     ("suggest --strategy zone --zones 0-9,12-27", "no zone holds layers 10 to 11", "0-3,4-9"),
     ("suggest --strategy zone --tier high", "--tier 'high' is no schedule", "high=0.05"),
     ("suggest --strategy zone --tier high=a:b", "--tier 'high=a:b' is no schedule", "high="),
-    ("suggest --strategy shuffled --seed -1", "seed -1 is out of range", "from 0"),
+    ("suggest --strategy shuffled --seed -1", "Invalid value for '--seed'", "suggest --help"),
     ("suggest --for trl", "TRL has no setting", "srdd"),
     ("suggest --for qerl", "QeRL puts the same noise on every layer", "--strategy uniform"),
     ("suggest --for surogate --as overrides", "surogate takes no overrides", "yaml"),
-    ("suggest --strategy all", "several files come out of this", "-o FOLDER"),
+    ("suggest --strategy all", "this writes several files", "-o FOLDER"),
     ("suggest --strategy all -o scan.json", "scan.json is a file", "folder"),
     ("suggest --strategy all -o no/such", "there is no folder no", "mkdir -p"),
     ("suggest --strategy best --controls -o p", "unknown strategy 'best'", "variable"),
