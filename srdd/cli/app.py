@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -163,8 +162,10 @@ def main() -> None:
         app()
     try:
         code = run()
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is left is to end with this code
-    except KeyboardInterrupt:
+        interrupts.ignore()
+    except KeyboardInterrupt:  # came while the end of the work was being told
+        interrupts.ignore()
+        console.say("interrupted")
         code = 130
     for stream in (sys.stdout, sys.stderr):
         try:

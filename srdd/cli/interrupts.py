@@ -2,7 +2,9 @@
 
 An interrupt becomes an exception wherever the program happens to be. Inside a callback of compiled
 code, such as the compiler's own, Python prints that exception and goes on, and the work would run
-to its end. So it is noted, too, and work in steps asks after each of them.
+to its end. So it is recorded, too, and work in steps checks for it after each of them. When the
+work is done, an interrupt must not change the exit code any more: while Python shuts down, it puts
+the signal's default back, which would kill the process.
 """
 
 from __future__ import annotations
@@ -15,14 +17,25 @@ _pressed = threading.Event()
 
 
 def listen() -> None:
-    """Note interrupts from now on, where Python would turn them into exceptions."""
+    """Record interrupts from now on, where Python would turn them into exceptions."""
     _pressed.clear()
-    usual = signal.getsignal(signal.SIGINT) in (signal.default_int_handler, _note)
-    if usual and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, _note)
+    if _is_ours():
+        signal.signal(signal.SIGINT, _handle)
 
 
-def _note(number: int, frame: FrameType | None) -> None:
+def ignore() -> None:
+    """Let interrupts have no effect from now on, where Python would turn them into exceptions."""
+    if _is_ours():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _is_ours() -> bool:
+    """Whether nobody else handles the signal, and this thread may change that."""
+    usual = signal.getsignal(signal.SIGINT) in (signal.default_int_handler, _handle)
+    return usual and threading.current_thread() is threading.main_thread()
+
+
+def _handle(number: int, frame: FrameType | None) -> None:
     _pressed.set()
     raise KeyboardInterrupt
 

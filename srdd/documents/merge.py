@@ -1,7 +1,9 @@
-"""Merging scans: the scans of the parts of a prompt set make the scan of the whole, exactly.
+"""Merging scans: the scans of the parts of a prompt set make the scan of the whole.
 
-Sums add. A prompt's replicate follows from its number in the whole set, and the prompts of the
-second scan come after those of the first, so the second's replicates move up by the number of
+Sums add, so the figures are those of one scan up to rounding of the forward pass: prompts that run
+in other batches see other padding, which can change a model's last digits. With a batch size of 1
+they are the same. A prompt's replicate follows from its number in the whole set, and the prompts of
+the second scan come after those of the first, so the second's replicates move up by the number of
 prompts in the first before they are added.
 """
 

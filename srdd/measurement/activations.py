@@ -65,12 +65,13 @@ def measure_activations(
     points = list(_points(model, structure, plan))
     capture = Capture(points, plan.specs, rounding=plan.rounding, seed=plan.seed)
     device = device_of(model)
-    feed = _Feed(tokenized, plan.skip_first_token, plan.seed)
+    feed = _Feed(tokenized, plan.skip_first_token)
     if "linear" in plan.sites:
         listener.inform(_cost(points, tokenized.tokens, len(plan.specs)))
 
     def run(batch: Batch) -> None:
-        with capture.batch(feed.replicates(batch), feed.keys(batch)):
+        keys = feed.keys(batch) if plan.rounding == "stochastic" else None
+        with capture.batch(feed.replicates(batch), keys):
             structure.body(
                 input_ids=batch.input_ids.to(device),
                 attention_mask=batch.attention_mask.to(device),
@@ -99,27 +100,26 @@ def _cost(points: Sequence[Point], tokens: int, formats: int) -> str:
 class _Feed:
     """What the capture has to know of each token of a batch: its replicate and its key."""
 
-    def __init__(self, tokenized: TokenizedPrompts, skip_first: bool, seed: int) -> None:
+    def __init__(self, tokenized: TokenizedPrompts, skip_first: bool) -> None:
         # Replicates follow the order of the prompts that are measured, which is what lets two
         # scans of parts be merged into the scan of the whole.
         self._place = {number: place for place, number in enumerate(tokenized.index)}
         self._names = [int(name[:10], 16) for name in tokenized.fingerprints]
         self._skip_first = skip_first
-        self._seed = seed
 
     def replicates(self, batch: Batch) -> torch.Tensor:
         """(prompts, tokens) int64; NOT_COUNTED for padding and tokens that are left out."""
         places = torch.tensor([self._place[number] % REPLICATES for number in batch.index])
-        found = torch.where(batch.attention_mask.bool(), places[:, None], NOT_COUNTED)
+        replicates = torch.where(batch.attention_mask.bool(), places[:, None], NOT_COUNTED)
         if self._skip_first:
-            found[:, 0] = NOT_COUNTED
-        return found
+            replicates[:, 0] = NOT_COUNTED
+        return replicates
 
     def keys(self, batch: Batch) -> torch.Tensor:
-        """(prompts, tokens) int64, from the seed, the prompt's text and the token's position.
+        """(prompts, tokens) int64, from the prompt's tokens and the token's position.
 
         Not from the batch, so that stochastic rounding gives the same in any batching.
         """
         names = torch.tensor([self._names[self._place[number]] for number in batch.index])
         positions = torch.arange(batch.input_ids.shape[1])
-        return (names[:, None] << 20) + positions + self._seed * 0x9E3779B97F4A7C15 % (1 << 62)
+        return (names[:, None] << 20) + positions

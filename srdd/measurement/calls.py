@@ -171,7 +171,7 @@ def _linear_hook(target: Target, record: Record) -> Hook:
         nonlocal plain
         x, y = first_float((*args, *kwargs.values())), first_float(output)
         weight = weight_of(target.layer or 0, target.tensor, module)
-        reason = weight.why_unusable()
+        reason = weight.unusable_reason()
         if reason is None and plain is None and x is not None and x.numel():
             plain = _is_product(x, weight, module, y)
         if reason is not None or x is None or y is None or not plain:
@@ -195,7 +195,7 @@ def _product_hook(targets: Sequence[Target], record: Record) -> Callable[[Produc
             return
         name = f"{target.tensor}[{product.expert}]"
         weight = Weight(target.layer or 0, name, product.weight.detach(), False)
-        reason = weight.why_unusable()
+        reason = weight.unusable_reason()
         if reason is not None:
             record.unusable[target] = reason
             return
@@ -235,7 +235,7 @@ def _is_product(x: Tensor, weight: Weight, module: nn.Module, y: Tensor | None) 
         return False
     if x.numel() // ins != y.numel() // outs:
         return False
-    w = weight.data.t() if weight.turned else weight.data
+    w = weight.data.t() if weight.transposed else weight.data
     expected = w.double() @ x.reshape(-1, ins)[0].double()
     bias = module._parameters.get("bias")
     if bias is not None:

@@ -1,21 +1,22 @@
 """Capture: hooks that measure activations while a model runs, and are always removed.
 
-A point is a module's output, its input, or its product. Several modules often read one and the same
-tensor (the query, key and value projections; gate and up): as an input it is measured once, at the
-module that reads it first, and the others are noted there. Experts that are stacked in one
-parameter have no modules to hook; srdd.model.experts tells of their products.
+A point is a module's output, its input, or its product. Several modules often read the same tensor
+(the query, key and value projections; gate and up): as an input it is measured once, at the module
+that reads it first, whose record names the others. Experts that are stacked in one parameter have
+no modules to hook; srdd.model.experts reports their products.
 
 A hook never keeps an activation. It runs the kernel on it at once, while it is still in cache, and
 adds the result to sums on the same device. No hook waits for the device.
 
 A batch counts when it is complete. Until then its sums are kept apart, so that a batch that fails
-half-way can be repeated in smaller parts.
+half-way can be repeated in smaller parts. Rows of padding are measured and added to a bin that
+nobody reads (srdd.measurement.tallies), since selecting rows would wait for the device.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -26,12 +27,13 @@ from torch import nn
 from srdd.documents.records import Measured, unseen_experts
 from srdd.documents.scan import Operands
 from srdd.measurement.products import product_sums
-from srdd.measurement.tallies import Rows, Tally
+from srdd.measurement.tallies import NOT_COUNTED, Rows, Tally
 from srdd.model.experts import Product, one_by_one, watching
-from srdd.model.linears import Weight, stacked_in, weight_of
+from srdd.model.linears import Weight, stacked_in, stream_of, weight_of
 from srdd.numerics.formats import FormatSpec
 from srdd.numerics.kernels import row_sums
 
+UNREACHED = "no forward pass went through it"
 STACKED = "its experts run in a way that cannot be matched with tokens"
 
 
@@ -64,9 +66,9 @@ def _hidden_states(output: object) -> torch.Tensor | None:
         output = tuple(output.values())
     if isinstance(output, Sequence) and not isinstance(output, str):
         for part in output:
-            found = _hidden_states(part)
-            if found is not None:
-                return found
+            hidden = _hidden_states(part)
+            if hidden is not None:
+                return hidden
     return None
 
 
@@ -96,11 +98,16 @@ class Capture:
         self._seed = seed
         self._totals: dict[Key, Tally] = {}
         self._current: dict[Key, Tally] | None = None
+        """Sums of the batch that is running; None between batches."""
         self._rows = Rows(torch.empty(0, dtype=torch.int64), None)
-        self._read: dict[int, tuple[weakref.ref[torch.Tensor], Point]] = {}
-        self._shared: dict[Point, list[str]] = {}
+        self._inputs: dict[int, tuple[weakref.ref[torch.Tensor], Point]] = {}
+        """id of an input of this batch -> the input and the point that read it first."""
+        self._readers: dict[Point, list[str]] = {}
+        """Point -> other modules that read its input."""
         self._unmatched: dict[Point, str] = {}
-        self._seen: dict[Point, set[int]] = {}
+        """Point -> why it cannot be measured."""
+        self._experts: dict[Point, set[int]] = {}
+        """Point of stacked experts -> those that saw a token."""
 
     @contextmanager
     def hooked(self) -> Iterator[None]:
@@ -113,7 +120,7 @@ class Capture:
                 else:
                     stacks.setdefault(point.module, []).append(point)
             for module, points in stacks.items():
-                stack.enter_context(watching(module, self._meeting(points)))
+                stack.enter_context(watching(module, self._product_hook(points)))
             stack.enter_context(one_by_one(stacks))
             yield
 
@@ -126,7 +133,7 @@ class Capture:
             keys: (batch, tokens) int64, what stochastic rounding draws its noise from.
         """
         self._current = {}
-        self._read = {}
+        self._inputs = {}
         self._rows = Rows(replicates, keys)
         try:
             yield
@@ -154,42 +161,42 @@ class Capture:
             if point.site == "linear":
                 weight = weight_of(point.layer, point.tensor, module)
                 self._measure(point, hidden, weight)
-            elif not self._is_known(point, hidden):
+            elif not self._is_shared(point, hidden):
                 self._measure(point, hidden)
 
         return point.module.register_forward_pre_hook(before, with_kwargs=True)
 
-    def _meeting(self, points: Sequence[Point]) -> Any:
+    def _product_hook(self, points: Sequence[Point]) -> Callable[[Product], None]:
         """What to do with a product of stacked experts."""
 
-        def met(product: Product) -> None:
+        def measure(product: Product) -> None:
             for point in points:
                 if self._current is None or point.key != product.key:
                     continue
-                self._seen.setdefault(point, set()).add(product.expert)
+                self._experts.setdefault(point, set()).add(product.expert)
+                name = f"{point.tensor}[{product.expert}]"
                 weight = None
                 if point.site == "linear":
-                    name = f"{point.tensor}[{product.expert}]"
-                    weight = Weight(point.layer, name, product.weight.detach(), turned=False)
-                self._measure(point, product.x, weight, product.tokens)
+                    weight = Weight(point.layer, name, product.weight.detach(), transposed=False)
+                self._measure(point, product.x, weight, product.tokens, name)
 
-        return met
+        return measure
 
-    def _is_known(self, point: Point, hidden: torch.Tensor | None) -> bool:
-        """Whether another point of this batch has measured this very tensor; if so, note it there.
+    def _is_shared(self, point: Point, hidden: torch.Tensor | None) -> bool:
+        """Whether another point has read this very tensor in this batch; if so, that one names it.
 
         By identity, held weakly: nothing lives longer for having been measured.
         """
         if hidden is None:
             return False
-        known = self._read.get(id(hidden))
-        if known is not None and known[0]() is hidden:
-            readers = self._shared.setdefault(known[1], [])
-            if point.tensor not in readers:
-                readers.append(point.tensor)
-            return True
-        self._read[id(hidden)] = (weakref.ref(hidden), point)
-        return False
+        known = self._inputs.get(id(hidden))
+        if known is None or known[0]() is not hidden:
+            self._inputs[id(hidden)] = (weakref.ref(hidden), point)
+            return False
+        readers = self._readers.setdefault(known[1], [])
+        if point.tensor not in readers:
+            readers.append(point.tensor)
+        return True
 
     def _measure(
         self,
@@ -197,20 +204,16 @@ class Capture:
         hidden: torch.Tensor | None,
         weight: Weight | None = None,
         chosen: torch.Tensor | None = None,
+        name: str | None = None,
     ) -> None:
         """Add what quantization does to a tensor, or to its product with `weight`.
 
         Arguments:
             chosen: which of the batch's tokens its rows belong to; all, in order, for None.
+            name: what stochastic rounding knows the tensor by; the point's for None.
         """
         assert self._current is not None
-        tokens = self._rows.count if chosen is None else len(chosen)
-        reason = None if weight is None else weight.why_unusable()
-        if hidden is None or hidden.shape[:-1].numel() != tokens:
-            shape = "none" if hidden is None else " x ".join(map(str, hidden.shape))
-            reason = f"its rows cannot be matched with tokens (shape {shape} for {tokens} tokens)"
-        elif weight is not None and reason is None and weight.sides[1] != hidden.shape[-1]:
-            reason = f"it takes {hidden.shape[-1]} values a token, its weight {weight.sides[1]}"
+        reason = self._unusable_reason(hidden, weight, chosen)
         if hidden is None or reason is not None:
             self._unmatched[point] = reason or ""
             return
@@ -218,18 +221,36 @@ class Capture:
         if rows.dtype == torch.float64:
             rows = rows.float()
         replicate, keys = self._rows.on(rows.device, chosen)
-        if keys is not None:
-            # Layers draw from streams of their own.
-            keys = keys + point.layer * 0x9E3779B9
-        if weight is None:
-            for spec in self._specs:
-                self._add(
-                    (point, spec, None), row_sums(rows, spec, self._rounding, keys), replicate
-                )
+        if keys is not None:  # every tensor draws numbers of its own
+            keys = keys + stream_of(name or point.tensor, self._seed)
+        if weight is not None:
+            counts = replicate != NOT_COUNTED
+            products = product_sums(
+                rows, weight, self._specs, self._rounding, keys, self._seed, counts
+            )
+            for (spec, operands), sums in products.items():
+                self._add((point, spec, operands), sums, replicate)
             return
-        found = product_sums(rows, weight, self._specs, self._rounding, keys, self._seed)
-        for (spec, operands), sums in found.items():
-            self._add((point, spec, operands), sums, replicate)
+        for spec in self._specs:
+            x = rows
+            if spec.scale_rule == "tensor":  # its scale is not taken from rows that do not count
+                x = torch.where((replicate != NOT_COUNTED)[:, None], rows, 0)
+            self._add((point, spec, None), row_sums(x, spec, self._rounding, keys), replicate)
+
+    def _unusable_reason(
+        self, hidden: torch.Tensor | None, weight: Weight | None, chosen: torch.Tensor | None
+    ) -> str | None:
+        """Why a tensor, or its product with a weight, cannot be measured; None where it can."""
+        tokens = self._rows.count if chosen is None else len(chosen)
+        if hidden is None or hidden.shape[:-1].numel() != tokens:
+            shape = "none" if hidden is None else " x ".join(map(str, hidden.shape))
+            return f"its rows cannot be matched with tokens (shape {shape} for {tokens} tokens)"
+        if weight is None:
+            return None
+        reason = weight.unusable_reason()
+        if reason is None and weight.sides[1] != hidden.shape[-1]:
+            reason = f"it takes {hidden.shape[-1]} values a token, its weight {weight.sides[1]}"
+        return reason
 
     def _add(self, key: Key, sums: torch.Tensor, replicate: torch.Tensor) -> None:
         assert self._current is not None
@@ -238,40 +259,45 @@ class Capture:
         self._current[key].add(sums, replicate.to(sums.device))
 
     def not_measured(self) -> dict[tuple[str, str], str]:
-        """Tensors and sites of points without figures, each with the reason."""
+        """Tensors and sites of points without figures, or with figures in part, with the reason."""
         measured = {point for point, _, _ in self._totals}
-        named = {name for readers in self._shared.values() for name in readers}
+        read_with = {name: point for point, names in self._readers.items() for name in names}
         reasons = {}
         for point in self._points:
-            name = (point.tensor, point.site)
-            if point in measured:
-                if point.key is not None and (unseen := self._unseen(point)):
-                    reasons[name] = unseen
-            elif not (point.site == "input" and point.tensor in named):
-                otherwise = "no forward pass went through it" if point.key is None else STACKED
-                reasons[name] = self._unmatched.get(point, otherwise)
+            first = read_with.get(point.tensor) if point.site == "input" else None
+            reason: str | None
+            if point in self._unmatched:
+                reason = self._unmatched[point]
+            elif point in measured:
+                reason = None if point.key is None else self._unseen(point)
+            elif first is not None:
+                reason = self._unmatched.get(first)
+            else:
+                reason = UNREACHED if point.key is None else STACKED
+            if reason is not None:
+                reasons[point.tensor, point.site] = reason
         return reasons
 
     def _unseen(self, point: Point) -> str | None:
         """Which of a point's experts saw no token, in words."""
         count = len(dict(stacked_in(point.module))[point.key or ""])
-        return unseen_experts(set(range(count)) - self._seen.get(point, set()), count)
+        return unseen_experts(set(range(count)) - self._experts.get(point, set()), count)
 
     def measured(self) -> list[Measured]:
-        """What was added up, point by point and format by format; waits for the device."""
-        found = []
-        for (point, spec, operands), tally in self._totals.items():
-            replicates, tokens, undefined = tally.read()
-            one = Measured(
+        """What was added up, point by point and format by format; waits for the device.
+
+        A point that could not be measured in one batch has no figures: they would be of a part.
+        """
+        return [
+            Measured(
                 layer=point.layer,
                 site=point.site,
                 tensor=point.tensor,
-                shared_with=tuple(self._shared.get(point, ())),
+                shared_with=tuple(self._readers.get(point, ())),
                 spec=spec,
                 operands=operands,
-                replicates=replicates,
-                tokens_by_sqnr=tokens,
-                undefined_tokens=undefined,
+                **tally.read(),
             )
-            found.append(one)
-        return found
+            for (point, spec, operands), tally in self._totals.items()
+            if point not in self._unmatched
+        ]

@@ -147,4 +147,4 @@ def _slices(weight: Weight, whole: bool) -> Iterator[tuple[int, Tensor]]:
     if weight.data.dtype != torch.float64:
         yield from weight.slices(whole)
     else:
-        yield 0, weight.data.t() if weight.turned else weight.data
+        yield 0, weight.data.t() if weight.transposed else weight.data

@@ -28,6 +28,7 @@ from srdd.documents.scan import Operands
 from srdd.model.linears import Weight
 from srdd.numerics.formats import FormatSpec
 from srdd.numerics.kernels import quantize
+from srdd.numerics.sites import OPERANDS
 from srdd.numerics.sums import FIELDS, INDEX
 
 LARGEST = 1e18
@@ -49,6 +50,7 @@ def product_sums(
     rounding: str,
     keys: Tensor | None,
     seed: int,
+    counts: Tensor | None = None,
 ) -> Mapping[Key, Tensor]:
     """Sums of the error of x W^T, for each format and choice of quantized operands.
 
@@ -59,37 +61,44 @@ def product_sums(
         rounding: of srdd.numerics.formats.ROUNDINGS.
         keys: (tokens,) int64, for the stochastic rounding of x, as in `kernels.row_sums`.
         seed: for the stochastic rounding of the weight.
+        counts: (tokens,) bool, which rows count; the others have no part in a scale over the whole
+            of x. None: all.
 
     Returns:
         float64 (tokens, fields) for each; `elements` are the outputs.
     """
-    if keys is None:
-        keys = torch.arange(len(x), device=x.device)
-    wide = x.float()
-    dx = {spec: quantize(wide, spec, rounding, keys) - wide for spec in specs}
-    found: dict[Key, Tensor] = {}
+    device = with_float64(x.device)
+    keys = torch.arange(len(x), device=device) if keys is None else keys.to(device)
+    wide = x.to(device).float()
+    dx = {}
+    for spec in specs:
+        kept = wide
+        if spec.scale_rule == "tensor" and counts is not None:
+            kept = torch.where(counts.to(device)[:, None], wide, 0)
+        dx[spec] = quantize(kept, spec, rounding, keys) - kept
+    result: dict[Key, Tensor] = {}
     # A scale over the whole tensor needs all of it at once.
     for whole in (False, True):
         taken = [spec for spec in specs if (spec.scale_rule == "tensor") == whole]
         for done, part in weight.slices(whole) if taken else ():
-            w, rows = part.float().contiguous(), weight.keys(done, len(part), seed)
+            w = part.to(device).float().contiguous()
+            rows = weight.keys(done, len(part), seed).to(device)
             y = wide @ w.t()
             for spec in taken:
                 dw = quantize(w, spec, rounding, rows) - w
                 by_weight, by_input = wide @ dw.t(), dx[spec] @ w.t()
                 by_both = (dx[spec] @ dw.t()).add_(by_weight).add_(by_input)
-                errors: dict[Operands, Tensor] = {
-                    "weight": by_weight,
-                    "input": by_input,
-                    "both": by_both,
-                }
-                for operands, error in errors.items():
-                    sums = _sums(y, error)
-                    key = (spec, operands)
-                    found[key] = found[key] + sums if key in found else sums
-    for sums in found.values():
+                for operands, error in zip(OPERANDS, (by_weight, by_input, by_both), strict=True):
+                    sums, key = _sums(y, error), (spec, operands)
+                    result[key] = result[key] + sums if key in result else sums
+    for sums in result.values():
         sums[:, INDEX["tokens"]] = 1.0
-    return found
+    return result
+
+
+def with_float64(device: torch.device) -> torch.device:
+    """Where products of tensors on a device are measured: MPS has no float64, so on the CPU."""
+    return torch.device("cpu") if device.type == "mps" else device
 
 
 def _sums(y: Tensor, error: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import sys
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import Any, Literal
@@ -80,4 +81,12 @@ def describe_model(
 def versions() -> dict[str, str]:
     """Of srdd, Python, and the packages that figures depend on."""
     names = ("srdd", "torch", "transformers", "numpy", "numba")
-    return {"python": platform.python_version()} | {name: metadata.version(name) for name in names}
+    return {"python": platform.python_version()} | {name: _version(name) for name in names}
+
+
+def _version(name: str) -> str:
+    """Of a package; of one that is not installed (a bare checkout), what its module says."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return str(getattr(sys.modules.get(name), "__version__", "unknown"))

@@ -6,12 +6,14 @@ selected but added to a bin that nobody reads.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 
 from srdd.documents.records import REPLICATES
 from srdd.numerics import histogram
-from srdd.numerics.sums import FIELDS, INDEX, Sums
+from srdd.numerics.sums import FIELDS, INDEX
 
 NOT_COUNTED = REPLICATES
 """The bin of rows that do not count: one past the last replicate."""
@@ -40,11 +42,14 @@ class Tally:
         self._sums += other._sums
         self._tokens += other._tokens
 
-    def read(self) -> tuple[Sums, histogram.Histogram, int]:
-        """Sums by replicate, histogram, and tokens without an SQNR; waits for the device."""
+    def read(self) -> dict[str, Any]:
+        """The figures of a srdd.documents.records.Measured; waits for the device."""
         tokens = self._tokens.cpu().numpy()
-        histogrammed = tokens[: histogram.BINS].astype(np.int64)
-        return self._sums[:REPLICATES].cpu().numpy(), histogrammed, int(tokens[histogram.BINS])
+        return {
+            "replicates": self._sums[:REPLICATES].cpu().numpy(),
+            "tokens_by_sqnr": tokens[: histogram.BINS].astype(np.int64),
+            "undefined_tokens": int(tokens[histogram.BINS]),
+        }
 
 
 class Rows:

@@ -79,7 +79,7 @@ def measure_weights(
     listener.started("measuring weights", sum(w.data.numel() for w in weights), "values")
     for weight in weights:
         listener.advanced(weight.data.numel())
-        reason = weight.why_unusable()
+        reason = weight.unusable_reason()
         if reason is not None:
             missing[weight.name, "weight"] = reason
             continue

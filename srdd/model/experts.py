@@ -56,14 +56,15 @@ class Product:
     tokens: Tensor
 
 
-class Watch(TorchFunctionMode):
-    """While it is entered, tells `met` of each product with an expert of `module`."""
+class _Watch(TorchFunctionMode):
+    """While it is entered, calls `on_product` for each product with an expert of `module`."""
 
-    def __init__(self, module: nn.Module, met: Callable[[Product], None]) -> None:
+    def __init__(self, module: nn.Module, on_product: Callable[[Product], None]) -> None:
         super().__init__()
         self._module = module
-        self._met = met
+        self._on_product = on_product
         self._chosen: dict[int, tuple[weakref.ref[Tensor], Tensor]] = {}
+        """id of rows that were chosen -> the rows and their tokens."""
         self._last: dict[int, Tensor] = {}
         """expert -> tokens of its last product."""
 
@@ -77,20 +78,20 @@ class Watch(TorchFunctionMode):
         result = func(*args, **(kwargs or {}))
         name = getattr(func, "__name__", "")
         if name in _CHOICES:
-            self._note_choice(args, result)
+            self._see_choice(args, result)
         elif name in _OF_ROWS | _OF_COLUMNS and len(args) > 1:
-            self._note_product(args[0], args[1] if name in _OF_ROWS else args[1].t(), result)
+            x, weight = args[:2]
+            if isinstance(x, Tensor) and isinstance(weight, Tensor) and weight.ndim == 2:
+                self._see_product(x, weight if name in _OF_ROWS else weight.t(), result)
         return result
 
-    def _note_choice(self, args: tuple[Any, ...], result: object) -> None:
+    def _see_choice(self, args: tuple[Any, ...], result: object) -> None:
         of, where = args
         chosen = isinstance(where, Tensor) and where.ndim == 1 and where.dtype == torch.int64
         if chosen and of.ndim == 2 and of.is_floating_point() and isinstance(result, Tensor):
             self._chosen[id(result)] = (weakref.ref(result), where)
 
-    def _note_product(self, x: object, weight: object, y: Tensor) -> None:
-        if not (isinstance(x, Tensor) and isinstance(weight, Tensor)) or weight.ndim != 2:
-            return
+    def _see_product(self, x: Tensor, weight: Tensor, y: Tensor) -> None:
         place = self._place_of(weight)
         if place is None:
             return
@@ -103,7 +104,7 @@ class Watch(TorchFunctionMode):
         else:
             return
         self._last[expert] = tokens
-        self._met(Product(key, expert, x, weight, y, tokens))
+        self._on_product(Product(key, expert, x, weight, y, tokens))
 
     def _place_of(self, weight: Tensor) -> tuple[str, int] | None:
         """The parameter and expert that a weight is the slice of."""
@@ -120,15 +121,15 @@ class Watch(TorchFunctionMode):
 
 
 @contextmanager
-def watching(module: nn.Module, met: Callable[[Product], None]) -> Iterator[None]:
-    """While this runs, `met` hears of the products of `module`'s experts as the module runs."""
-    running: list[Watch] = []
+def watching(module: nn.Module, on_product: Callable[[Product], None]) -> Iterator[None]:
+    """In here, `on_product` is called for each product of `module`'s experts as the module runs."""
+    running: list[_Watch] = []
 
     def enter(module: nn.Module, given: object) -> None:
-        running.append(Watch(module, met))
+        running.append(_Watch(module, on_product))
         running[-1].__enter__()  # type: ignore[no-untyped-call]
 
-    def leave(module: nn.Module, given: object, output: object) -> None:
+    def leave(*_: object) -> None:
         if running:  # a failed batch may be left twice
             running.pop().__exit__(None, None, None)  # type: ignore[no-untyped-call]
 
@@ -139,13 +140,15 @@ def watching(module: nn.Module, met: Callable[[Product], None]) -> Iterator[None
     try:
         yield
     finally:
+        while running:  # after a KeyboardInterrupt torch calls no hook
+            leave()
         for handle in handles:
             handle.remove()
 
 
 @contextmanager
 def one_by_one(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """While this runs, experts are run one after the other, where the model can do it."""
+    """In here, experts run one after the other, where the model can do that."""
     name = "_experts_implementation"
     configs = {id(c): c for c in (getattr(m, "config", None) for m in modules) if hasattr(c, name)}
     before = {key: getattr(config, name) for key, config in configs.items()}

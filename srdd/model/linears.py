@@ -3,7 +3,7 @@
 A slice is some output rows of one weight, seen as (rows, in): blocks of a format run along the
 input dimension, as in a matrix product. So the memory that reading takes does not grow with the
 model. The experts of a mixture are often stacked in one parameter, (experts, out, in), or
-(experts, in, out) if `turned`; each of them is a weight of its own.
+(experts, in, out) if `transposed`; each of them is a weight of its own.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from srdd.model.selection import Selection
-from srdd.model.structure import Structure, is_turned
+from srdd.model.structure import Structure, is_transposed
 from srdd.numerics.kernels import DTYPES
 
 SLICE = 1 << 22
@@ -24,7 +24,7 @@ SLICE = 1 << 22
 
 UNKNOWN = "which of its axes is the input's cannot be told"
 
-TURNED = {
+TRANSPOSED = {
     "GptOssExperts": True,
     "GraniteMoeParallelExperts": False,
     "InklingSharedExperts": False,
@@ -43,22 +43,22 @@ class Weight:
     Attributes:
         layer: index of its decoder layer.
         name: the module's name; of stacked experts, the parameter's.
-        data: (out, in), (in, out) if `turned`; stacked experts are a first axis.
-        turned: None where it cannot be told.
+        data: (out, in), (in, out) if `transposed`; stacked experts are a first axis.
+        transposed: None where it cannot be told.
     """
 
     layer: int
     name: str
     data: torch.Tensor
-    turned: bool | None
+    transposed: bool | None
 
     @property
     def sides(self) -> tuple[int, int]:
         """Output and input features."""
         rows, columns = self.data.shape[-2:]
-        return (columns, rows) if self.turned else (rows, columns)
+        return (columns, rows) if self.transposed else (rows, columns)
 
-    def why_unusable(self) -> str | None:
+    def unusable_reason(self) -> str | None:
         """Why it cannot be measured; None where it can."""
         if self.data.is_meta:
             return "its weight is offloaded or on the meta device"
@@ -66,7 +66,7 @@ class Weight:
             return "its weight has no elements"
         if self.data.dtype not in (*DTYPES, torch.float64):
             return f"its weight is stored as {self.data.dtype}, which is quantized already"
-        return UNKNOWN if self.turned is None else None
+        return UNKNOWN if self.transposed is None else None
 
     def slices(self, whole: bool = False) -> Iterator[tuple[int, torch.Tensor]]:
         """Output rows, those of each expert in turn.
@@ -80,7 +80,7 @@ class Weight:
         """
         done = 0
         for expert in self.data if self.data.ndim == 3 else self.data.unsqueeze(0):
-            rows = expert.t() if self.turned else expert
+            rows = expert.t() if self.transposed else expert
             step = len(rows) if whole else max(1, SLICE // rows.shape[1])
             for part in rows.split(step):
                 yield done, part.float() if part.dtype == torch.float64 else part
@@ -88,9 +88,13 @@ class Weight:
 
     def keys(self, first: int, count: int, seed: int) -> torch.Tensor:
         """What stochastic rounding draws from for `count` rows from row `first` on, int64."""
-        name = int.from_bytes(hashlib.sha256(self.name.encode()).digest()[:4], "big")
         rows = torch.arange(first, first + count, device=self.data.device)
-        return rows + ((name ^ seed) << 24)
+        return rows + stream_of(self.name, seed)
+
+
+def stream_of(name: str, seed: int) -> int:
+    """Where the keys of a tensor's rows begin for stochastic rounding, in 0 ... 2^62 - 1."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:8], "big") >> 2
 
 
 def find_weights(
@@ -106,7 +110,7 @@ def weight_of(layer: int, name: str, module: nn.Module) -> Weight:
     """The weight of a linear module."""
     weight = module._parameters["weight"]
     assert weight is not None
-    return Weight(layer, name, weight.detach(), is_turned(module))
+    return Weight(layer, name, weight.detach(), is_transposed(module))
 
 
 def stacked_in(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
@@ -122,6 +126,6 @@ def _all_weights(model: nn.Module, structure: Structure) -> Iterator[Weight]:
             yield weight_of(layer.index, linear.name, model.get_submodule(linear.name))
         for name in layer.stacked:
             module = model.get_submodule(name)
-            turned = getattr(module, "is_transposed", TURNED.get(type(module).__name__))
+            transposed = getattr(module, "is_transposed", TRANSPOSED.get(type(module).__name__))
             for key, parameter in stacked_in(module):
-                yield Weight(layer.index, f"{name}.{key}", parameter.detach(), turned)
+                yield Weight(layer.index, f"{name}.{key}", parameter.detach(), transposed)

@@ -189,7 +189,7 @@ def _norm(name: str, module: nn.Module) -> NormModule:
     return NormModule(name, kind, type(module).__name__, weight.numel(), gain)
 
 
-def is_turned(module: nn.Module) -> bool:
+def is_transposed(module: nn.Module) -> bool:
     """Whether a linear stores its weight as (in, out), as GPT-2's Conv1D with `nf` outputs does."""
     weight = _own_weight(module)
     assert weight is not None
@@ -200,7 +200,7 @@ def _linear(name: str, module: nn.Module) -> LinearModule:
     weight = _own_weight(module)
     assert weight is not None
     rows, columns = weight.shape
-    outs, ins = (columns, rows) if is_turned(module) else (rows, columns)
+    outs, ins = (columns, rows) if is_transposed(module) else (rows, columns)
     return LinearModule(name, type(module).__name__, ins, outs)
 
 

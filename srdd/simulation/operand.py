@@ -92,12 +92,12 @@ class Operand:
 
     Arguments:
         spec: its format; None leaves the weight as it is.
-        turned: whether it is stored as (..., in, out) rather than (..., out, in).
+        transposed: whether it is stored as (..., in, out) rather than (..., out, in).
     """
 
-    def __init__(self, spec: FormatSpec | None, turned: bool) -> None:
+    def __init__(self, spec: FormatSpec | None, transposed: bool) -> None:
         self._spec = spec
-        self._turned = turned
+        self._transposed = transposed
         self._kept: _Kept | None = None
 
     def forget(self) -> None:
@@ -115,11 +115,11 @@ class Operand:
     def _quantize(self, weight: Tensor, spec: FormatSpec) -> _Kept:
         # What is made in inference mode could not take part in a backward pass later on.
         with torch.inference_mode(False), torch.no_grad():
-            rows = weight.detach().transpose(-1, -2) if self._turned else weight.detach()
+            rows = weight.detach().transpose(-1, -2) if self._transposed else weight.detach()
             # Each expert is a tensor of its own, which matters to a scale over a whole tensor.
             parts = [_rounded(expert, spec) for expert in rows] if rows.ndim == 3 else []
             values = torch.stack(parts) if parts else _rounded(rows, spec)
-            values = values.transpose(-1, -2) if self._turned else values
+            values = values.transpose(-1, -2) if self._transposed else values
             sample = _places(weight).clone() if weight.device.type == "cpu" else None
             return _Kept(weight, weight.data_ptr(), _version(weight), sample, values)
 

@@ -185,7 +185,7 @@ def _find(
         module_name, key = _place(weight)
         module = model.get_submodule(module_name)
         parameter = module._parameters[key]
-        reason = SHARDED if hasattr(parameter, "placements") else weight.why_unusable()
+        reason = SHARDED if hasattr(parameter, "placements") else weight.unusable_reason()
         if reason is not None:
             refused[weight.name] = reason
             continue
@@ -197,8 +197,8 @@ def _find(
         for spec in (weights, activations):
             if spec is not None:
                 rotation.check_channels(weight.sides[1], spec.format)
-        turned = bool(weight.turned)
-        operand = kept.setdefault((id(parameter), turned), Operand(weights, turned))
+        transposed = bool(weight.transposed)
+        operand = kept.setdefault((id(parameter), transposed), Operand(weights, transposed))
         if weight.data.ndim == 3:
             stack = experts.setdefault(module_name, StackedExperts(module, activations, state))
             stack.add(weight.name, key, operand)

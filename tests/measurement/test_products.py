@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from srdd.documents.records import from_record
-from srdd.measurement.products import product_sums
+from srdd.measurement import products
+from srdd.measurement.products import product_sums, with_float64
 from srdd.measurement.scanner import scan_model
 from srdd.model import linears
 from srdd.model.linears import Weight, weight_of
@@ -74,9 +75,9 @@ def test_a_weight_stored_the_other_way_round_gives_the_same() -> None:
     x, w = torch.randn(6, 64), torch.randn(32, 64)
     args = ([parse_spec("mxfp4")], "even", None, 0)
     plain = product_sums(x, Weight(0, "w", w, False), *args)
-    turned = product_sums(x, Weight(0, "w", w.t().contiguous(), True), *args)
+    transposed = product_sums(x, Weight(0, "w", w.t().contiguous(), True), *args)
     for key, rows in plain.items():
-        torch.testing.assert_close(turned[key], rows, rtol=1e-6, atol=0)
+        torch.testing.assert_close(transposed[key], rows, rtol=1e-6, atol=0)
 
 
 def test_values_that_are_not_finite_are_counted_and_left_out() -> None:
@@ -143,7 +144,7 @@ def test_a_scan_measures_the_product_of_every_linear(family: str, tokenizer: Any
     for name, parts in kept.items():
         module = model.get_submodule(name)
         weight = weight_of(0, name, module)
-        w = weight.data.t() if weight.turned else weight.data
+        w = weight.data.t() if weight.transposed else weight.data
         products[name] = [(torch.cat(parts), w)]
 
     found: dict[tuple[str, str], dict[str, float]] = {}
@@ -266,3 +267,18 @@ def test_the_product_with_a_weight_of_one_row_is_measured(tokenizer: Any) -> Non
             found = dict(zip(sums.FIELDS, from_record(record).replicates.sum(0), strict=True))
             agree(found, wanted[record.operands])
             assert found["elements"] == found["tokens"] == len(x)
+
+
+@pytest.mark.parametrize(
+    ("device", "chosen"), [("mps", "cpu"), ("cpu", "cpu"), ("cuda:1", "cuda:1"), ("meta", "meta")]
+)
+def test_products_are_measured_where_there_is_float64(device: str, chosen: str) -> None:
+    assert with_float64(torch.device(device)) == torch.device(chosen)
+
+
+def test_operands_are_brought_to_where_they_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "with_float64", lambda device: torch.device("meta"))
+    specs = [parse_spec("mxfp4"), parse_spec("nvfp4:tensor")]
+    x, w, counts = torch.randn(3, 64), torch.randn(8, 64), torch.ones(3, dtype=torch.bool)
+    found = product_sums(x, Weight(0, "w", w, False), specs, "even", torch.arange(3), 0, counts)
+    assert {rows.device.type for rows in found.values()} == {"meta"}

@@ -44,7 +44,7 @@ def test_a_linears_weight_is_measured_row_by_row(family: str) -> None:
             assert pooled(found[linear.name]) == pytest.approx(by_hand(weight), rel=1e-6)
 
 
-def test_gpt2s_turned_weights_have_their_blocks_along_the_input() -> None:
+def test_gpt2s_transposed_weights_have_their_blocks_along_the_input() -> None:
     model = families.shared("gpt2")
     one = measured(model)["transformer.h.0.mlp.c_fc"]
     weight = model.get_submodule("transformer.h.0.mlp.c_fc").weight
@@ -52,12 +52,12 @@ def test_gpt2s_turned_weights_have_their_blocks_along_the_input() -> None:
     assert pooled(one) != pytest.approx(by_hand(weight), rel=1e-6)
 
 
-@pytest.mark.parametrize(("family", "turned"), [("mixtral", False), ("gpt_oss", True)])
-def test_stacked_experts_are_measured_all_together(family: str, turned: bool) -> None:
+@pytest.mark.parametrize(("family", "transposed"), [("mixtral", False), ("gpt_oss", True)])
+def test_stacked_experts_are_measured_all_together(family: str, transposed: bool) -> None:
     model = families.shared(family)
     experts = "model.layers.1.mlp.experts"
     weight = model.get_submodule(experts).down_proj
-    rows = weight.transpose(1, 2) if turned else weight
+    rows = weight.transpose(1, 2) if transposed else weight
     one = measured(model)[f"{experts}.down_proj"]
     assert pooled(one) == pytest.approx(by_hand(rows.reshape(-1, rows.shape[-1])), rel=1e-6)
 

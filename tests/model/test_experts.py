@@ -151,3 +151,37 @@ def test_a_failed_forward_pass_leaves_no_mode_behind() -> None:
 def test_models_without_the_setting_are_left_alone() -> None:
     with one_by_one([nn.Linear(2, 2)]):
         pass
+
+
+class Attention(nn.Module):
+    """A stack of weights beside products of operands with more than two axes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = nn.Parameter(torch.randn(3, 8, 4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        rows = x[torch.tensor([0, 1])]
+        scores = torch.matmul(torch.randn(2, 5, 8), torch.randn(2, 8, 5))
+        vector = torch.matmul(torch.randn(5, 8), torch.randn(8))
+        return torch.nn.functional.linear(rows, self.up[1]) + scores.sum() + vector.sum()
+
+
+def test_products_of_other_ranks_are_left_alone() -> None:
+    met: list[Product] = []
+    module, x = Attention(), torch.randn(5, 4)
+    with watching(module, met.append), torch.no_grad():
+        module(x)
+    assert [(product.key, product.expert) for product in met] == [("up", 1)]
+
+
+def test_an_interrupt_leaves_no_mode_on_torchs_stack() -> None:
+    class Interrupted(Attention):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            raise KeyboardInterrupt
+
+    module = Interrupted()
+    before = torch._C._len_torch_function_stack()
+    with pytest.raises(KeyboardInterrupt), watching(module, lambda product: None):
+        module(torch.randn(5, 4))
+    assert torch._C._len_torch_function_stack() == before

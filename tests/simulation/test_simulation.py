@@ -88,16 +88,16 @@ def test_a_router_quantizes_its_operands_and_keeps_its_softmax() -> None:
 def experts_by_hand(experts: nn.Module, given: tuple[Any, ...], format: str) -> torch.Tensor:
     """Token by token: what the experts of mixtral and gpt_oss do, from their papers' formulas."""
     x, chosen, scores = given
-    turned = hasattr(experts, "gate_up_proj_bias")
+    transposed = hasattr(experts, "gate_up_proj_bias")
     rows = []
     for token in range(len(x)):
         total = torch.zeros(x.shape[1])
         for place, expert in enumerate(chosen[token].tolist()):
             up_w, down_w = experts.gate_up_proj[expert], experts.down_proj[expert]
-            if turned:
+            if transposed:
                 up_w, down_w = up_w.T, down_w.T
             both = q(up_w.contiguous(), format) @ q(x[token], format)
-            if turned:
+            if transposed:
                 both = both + experts.gate_up_proj_bias[expert]
                 gate, up = both[::2].clamp(max=experts.limit), both[1::2]
                 up = up.clamp(-experts.limit, experts.limit)
@@ -106,7 +106,7 @@ def experts_by_hand(experts: nn.Module, given: tuple[Any, ...], format: str) -> 
                 gate, up = both.chunk(2)
                 middle = gate * torch.sigmoid(gate) * up
             out = q(down_w.contiguous(), format) @ q(middle, format)
-            if turned:
+            if transposed:
                 out = out + experts.down_proj_bias[expert]
             total = total + scores[token, place] * out
         rows.append(total)
@@ -135,11 +135,11 @@ def test_stacked_experts_multiply_quantized_operands(
         with torch.no_grad():
             for key in ("gate_up_proj", "down_proj"):
                 stack = getattr(experts, key)
-                turned = family == "gpt_oss"
+                transposed = family == "gpt_oss"
                 for expert in stack:
-                    rows = expert.T.contiguous() if turned else expert
+                    rows = expert.T.contiguous() if transposed else expert
                     values = q(rows, format)
-                    expert.copy_(values.T if turned else values)
+                    expert.copy_(values.T if transposed else values)
         with torch.no_grad(), srdd.simulate(model, None, "mxfp4"):
             torch.testing.assert_close(found, experts(*given))
 
