@@ -35,7 +35,7 @@ LIGHT = [
     "import srdd.reports.compare_table, srdd.reports.compare_markdown, srdd.reports.compare_data",
     "import srdd; srdd.load_scan; srdd.merge_scans; srdd.Scan",
     "import srdd.noise.zones, srdd.prompts.reading, srdd.model.checkpoint, srdd.reports.tables",
-    "import srdd.reports.markdown, srdd.reports.html, srdd.reports.delimited, srdd.cli.report",
+    "import srdd.reports.markdown, srdd.reports.html_page, srdd.reports.delimited, srdd.cli.report",
     "import srdd.rin, srdd.rin.schedule; dir(srdd.rin)",
     "from srdd.cli.app import run; assert run(['scan', '/no/such/folder']) == 2",
     "from srdd.cli.app import run; assert run(['eval', '/no/such/folder']) == 2",

@@ -80,10 +80,6 @@ def report(
 
     form = form_of(form, output, FORMS)
     view = _view(form, by)
-    if form == "html":
-        from srdd.reports.html import check_extra
-
-        check_extra()
     sources = scans or [reading.newest()]
     if form == "html" and len(sources) > MOST_SCANS:
         raise UsageError(
@@ -143,7 +139,7 @@ def _content(
 
         return "\n".join(guide(each) for _, each in groups).encode()
     if form == "html":
-        from srdd.reports.html import page
+        from srdd.reports.html_page import page
 
         return page(groups).encode()
     from srdd.reports.delimited import delimited

@@ -1,241 +1,161 @@
-"""The page: scans as one HTML file that needs no network, with charts, tables and search.
+"""Blocks as one HTML file that needs no network. It knows no metric.
 
-Plotly draws the charts; its script stands in the file once. Everything from a scan is untrusted:
-the template escapes it, the figures travel as JSON that cannot end its element, and the page's
-policy runs no script but the two whose hashes it names.
+The template is the only place with markup and escapes whatever it is given: names from a scan stay
+text. The page's policy allows the one script and the one style sheet whose hashes it names, and
+nothing else: no other script, no style attribute, no request, no form, no frame.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import importlib.util
-import re
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from srdd import __version__
-from srdd.documents.rin import RinConfig
-from srdd.errors import InputError, SrddError, counted
-from srdd.noise import fingerprint
-from srdd.reports.findings import findings
-from srdd.reports.groups import NAMES, Group
-from srdd.reports.html_charts import COLOURS, HEATS, PROFILES, figures, multipliers, unit_of
-from srdd.reports.html_series import Content
-from srdd.reports.html_tables import layer_rows, tensor_rows, verdict_counts
-from srdd.reports.noise import configurations
-from srdd.reports.overall import overall
+from srdd.reports.html_charts import BOX, HEIGHT, heat_of, plot_of, values_table
 from srdd.reports.text import safe
-from srdd.reports.verdict import STYLES
+from srdd.reports.view import Block, Cell, Chart, Column, Severity, Table, Tally, Text, Word
 
-EXTRA = ("plotly", "jinja2")
-CARDS = ("sqnr_db", "relative_error", "relative_l1", "deadzone", "saturation")
-"""Metrics with a card; `relative_l1` only where it stands for the relative error."""
+if TYPE_CHECKING:
+    from jinja2 import Template
 
-MOST_MODULES = 50
-"""How many modules without figures are named."""
+LONGEST = 2000
+"""Characters of a text or name at most."""
+
+SEARCHED = 12
+"""From so many rows on, a table has a search box."""
+
+RARE = 7
+"""From this priority number on, a column stands in folded tables alone: no page is that wide."""
+
+WRAPPED = 40
+"""From so many characters on, a cell may be broken into lines."""
+
+COLOURS = 8
+"""Different colours of series."""
+
+RANKS: dict[Severity, int] = {"good": 0, "neutral": 1, "warning": 2, "bad": 3, "alarm": 4}
+"""How a column of verdicts is sorted."""
 
 
-def check_extra() -> None:
-    """Make sure that what draws the page is there.
+@dataclass(frozen=True)
+class Section:
+    """A part of the page below a heading of its own."""
 
-    Raises:
-        InputError: a package is missing.
-    """
-    missing = [name for name in EXTRA if importlib.util.find_spec(name) is None]
-    if missing:
-        raise InputError(
-            f"the HTML report needs {' and '.join(missing)}",
-            f"pip install {' '.join(missing)}",
-        )
+    title: str
+    blocks: Sequence[Block]
 
 
-def page(scans: Sequence[tuple[str, Sequence[Group]]]) -> str:
-    """The page as text.
+def render(title: str, lead: Sequence[Block], sections: Sequence[Section]) -> str:
+    """A page.
 
     Arguments:
-        scans: for each scan its name and its groups, at least one of each.
-
-    Raises:
-        InputError: a package is missing, or several tensors of a layer have no sums.
+        title: plain text; may be a name from outside.
+        lead: what stands above everything else.
+        sections: the rest; those without blocks are left out.
     """
-    check_extra()
-    import orjson
-    from jinja2 import Environment, StrictUndefined
-    from plotly.offline import get_plotlyjs
-
-    content = Content([name for name, _ in scans], [groups for _, groups in scans])
-    made = [configurations(groups[0]) for _, groups in scans]
-    plotly, style, script = get_plotlyjs(), _file("report.css"), _file("report.js")
-    charts = figures(content, [configs for configs, _ in made])
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    style, script = _file("report.css"), _file("report.js")
+    policy = (
+        f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; "
+        "base-uri 'none'; form-action 'none'"
     )
-    template = environment.from_string(_file("report.html"))
-    return template.render(
-        title=_title(content),
-        heads=[_head(name, groups) for name, groups in scans],
-        series=content.series,
-        places=[_place(content, number, place) for number, place in enumerate(content.places)],
-        profiles=[(metric, _named(metric), unit_of(metric)) for metric in PROFILES],
-        heats=[
-            (metric, _named(metric))
-            for metric in HEATS
-            if any(f"heat/{series.index}/{metric}" in charts for series in content.series)
+    text = _template().render(
+        title=title,
+        lead=[_context(block) for block in lead],
+        sections=[
+            (section.title, [_context(block) for block in section.blocks])
+            for section in sections
+            if section.blocks
         ],
-        verdicts=list(STYLES),
-        layers=layer_rows(content),
-        tensors=tensor_rows(content),
-        several_scans=len(scans) > 1,
-        noise=[_noise(content, number, *one) for number, one in enumerate(made)],
         version=__version__,
-        policy=_policy(plotly, script),
+        policy=policy,
         style=style,
         script=script,
-        plotly=plotly,
-        # No text in it can end the element, since no tag can begin.
-        charts=orjson.dumps(charts).decode().replace("<", "\\u003c"),
     )
+    return text.lstrip()  # the template begins with its macros
+
+
+@cache
+def _template() -> Template:
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_sanitized,
+    )
+    constants = {"height": HEIGHT, "box": BOX, "colours": COLOURS, "searched": SEARCHED}
+    return environment.from_string(_file("report.html"), globals=constants)
+
+
+def _sanitized(value: Any) -> Any:
+    """What the template writes: text without characters that hide or reorder others."""
+    if not isinstance(value, str) or hasattr(value, "__html__"):  # numbers; our style and script
+        return value
+    plain = value.isascii() and value.isprintable() and len(value) <= LONGEST
+    return value if plain else safe(value, longest=LONGEST)
 
 
 def _file(name: str) -> str:
     return resources.files("srdd.reports").joinpath("templates", name).read_text("utf-8")
 
 
-def _policy(*scripts: str) -> str:
-    """The Content-Security-Policy: these scripts and no other, no request, no form, no frame."""
-    hashes = " ".join(
-        f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
-        for script in scripts
-    )
-    # Plotly styles its drawings through attributes, and hands pictures out as data or blob.
-    return (
-        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; "
-        "img-src data: blob:; base-uri 'none'; form-action 'none'"
-    )
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def _held(sentence: str) -> str:
-    """A sentence whose figures stay on the line of their units."""
-    return re.sub(r"(\d) (?=dB\b|%)", "\\1\u00a0", sentence)
+def _context(block: Block) -> dict[str, Any]:
+    """A block as the template takes it: its kind, itself, and what is drawn or listed."""
+    if isinstance(block, Text):
+        # An odd number of marks is part of a name.
+        parts = block.text.split("`")
+        code = len(parts) % 2 == 1
+        return {"kind": "text", "block": block, "parts": parts if code else [block.text]}
+    if isinstance(block, Table):
+        return _table(block)
+    if block.kind == "heat":
+        return {"kind": "heat", "block": block, "heat": heat_of(block)}
+    return _plot(block)
 
 
-def _named(metric: str) -> str:
-    """A metric's name as a heading."""
-    return NAMES[metric][0].upper() + NAMES[metric][1:]
-
-
-def _title(content: Content) -> str:
-    models = list(dict.fromkeys(groups[0].scan.model.name for groups in content.scans))
-    return safe(models[0] or "unnamed") if len(models) == 1 else counted(len(models), "model")
-
-
-def _head(name: str, groups: Sequence[Group]) -> dict[str, Any]:
-    """What a scan says of itself."""
-    scan = groups[0].scan
-    model, text, run = scan.model, scan.calibration, scan.run
-    facts = [model.architecture, model.dtype, counted(len(model.layers), "layer")]
-    if text.prompts is not None and text.tokens is not None:
-        facts.append(f"{counted(text.prompts, 'prompt')}, {counted(text.tokens, 'token')}")
-    facts.append(f"scanned {run.started[:19].replace('T', ' ')}" if run.started else None)
-    rows = {
-        "model": model.name,
-        "revision": model.revision,
-        "weights": model.fingerprint,
-        "calibration text": text.source,
-        "text's fingerprint": text.fingerprint,
-        "rounding": scan.settings.rounding,
-        "device": run.device,
-        "kernel": run.kernel,
-        "software": ", ".join(f"{key} {value}" for key, value in run.versions.items()),
-        "command": run.command,
-        "figures' fingerprint": fingerprint(scan),
-    }
+def _plot(chart: Chart) -> dict[str, Any]:
     return {
-        "name": safe(name),
-        "facts": [safe(fact) for fact in facts if fact],
-        "rows": [(key, safe(value, longest=1000)) for key, value in rows.items() if value],
-        "warnings": [safe(text, longest=1000) for text in scan.warnings],
-        "missing": [
-            (safe(one.module), safe(one.reason, longest=500))
-            for one in scan.not_measured[:MOST_MODULES]
-        ],
-        "more_missing": max(0, len(scan.not_measured) - MOST_MODULES),
+        "kind": "plot",
+        "block": chart,
+        "plot": plot_of(chart),
+        "table": _table(values_table(chart)),
     }
 
 
-def _place(content: Content, number: int, place: str) -> dict[str, Any]:
-    """What the page says about one place, besides its charts."""
-    members = content.at(place)
-    cards = []
-    measures = {group.error for _, group in members}
-    for metric in CARDS:
-        if metric.startswith("relative") and metric not in measures:
-            continue
-        if not any(group.values(metric) for _, group in members) and metric not in measures:
-            continue
-        lines = []
-        for series, group in members:
-            (each,) = overall(group, (metric,))
-            lines.append(
-                {
-                    "series": series,
-                    "mean": each.shown(each.mean),
-                    "low": each.low,
-                    "high": each.high,
-                    "floor": each.shown(each.floor),
-                    "status": each.status,
-                    "passes": bool(each.values) and not each.failing and not each.undefined,
-                }
-            )
-        cards.append(
-            {
-                "name": _named(metric),
-                "unit": unit_of(metric),
-                "limit": each.threshold,
-                "lines": lines,
-            }
-        )
-    return {
-        "number": number,
-        "name": safe(place),
-        "cards": cards,
-        "findings": [
-            (series, [_held(safe(text, longest=2000)) for text in findings(group)])
-            for series, group in members
-        ],
-        "strips": [
-            (
-                series,
-                [
-                    (record.layer, word)
-                    for record, word in zip(group.layers, group.words, strict=True)
-                ],
-                verdict_counts(group),
-            )
-            for series, group in members
-        ],
-    }
+def _table(table: Table) -> dict[str, Any]:
+    """A table: its columns, and for each cell its classes and its words."""
+    kept = [n for n, c in enumerate(table.columns) if table.details or c.priority < RARE]
+    columns = [table.columns[n] for n in kept]
+    rows = [[_cell(table.columns[n], row[n]) for n in kept] for row in table.rows]
+    headed = any(column.title for column in columns)
+    return {"kind": "table", "block": table, "columns": columns, "rows": rows, "headed": headed}
 
 
-def _noise(
-    content: Content, number: int, configs: dict[str, RinConfig], failed: dict[str, SrddError]
-) -> dict[str, Any]:
-    """The strategies of one scan: names, table, and why some are missing."""
-    group = content.scans[number][0]
-    columns = [multipliers(config) for config in configs.values()]
-    advice = [reason for c in list(configs.values())[:1] for reason in c.recommendation.reasons]
-    return {
-        "number": number,
-        "name": safe(content.names[number]),
-        "from": f"site {safe(group.place)} in {safe(group.spec)}",
-        "strategies": list(configs),
-        "colours": [COLOURS[strategy] for strategy in configs],
-        "rows": [
-            (layer, [f"{value:.3g}" for value in values])
-            for layer, values in enumerate(zip(*columns, strict=True))
-        ],
-        "reasons": [safe(reason, longest=1000) for reason in advice],
-        "failed": [(name, safe(error.message, longest=500)) for name, error in failed.items()],
+def _cell(column: Column, cell: Cell) -> tuple[str, list[tuple[str, str, int]]]:
+    words = _words(column, cell)
+    classes = {
+        "t": column.align == "left",
+        "c": column.code,
+        "long": len(words) > 1 or (bool(words) and len(words[0][0]) > WRAPPED),
     }
+    return " ".join(name for name, holds in classes.items() if holds), words
+
+
+def _words(column: Column, cell: Cell) -> list[tuple[str, str, int]]:
+    """Text, severity and rank of each part of a cell."""
+    if isinstance(cell, Word):
+        return [(cell.text, cell.severity, RANKS[cell.severity])]
+    if isinstance(cell, Tally):
+        return [(f"{n} {w.text}", w.severity, RANKS[w.severity]) for w, n in cell.counts]
+    return [(column.text(cell), "", 0)]

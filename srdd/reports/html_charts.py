@@ -1,356 +1,309 @@
-"""The charts of a page as Plotly figures: plain data, drawn in the browser.
+"""Charts as geometry for the page: where lines, bands, bars and labels stand in an SVG.
 
-A colour is written as `@name` and takes its value from the page's theme: `@s0`, `@s1`, ... for the
-series, `@band0` for their intervals, `@muted` and `@limit` for floors and thresholds, `@heat` for a
-colour scale. Text from outside goes through `drawn`.
+x is in per cent of the plot's width and y in pixels from its top, so that a plot takes any width
+while its text keeps its size. Paths alone cannot be given in per cent: they are drawn in a box
+`BOX` units wide, which the page stretches. Text stays as it came; the template escapes it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, TypeAlias
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TypeVar
 
-from srdd.documents.rin import RinConfig
-from srdd.documents.scan import Record
-from srdd.numerics.histogram import BIN_DB, LOWEST_DB
-from srdd.numerics.metrics import METRICS
-from srdd.reports.groups import Group
-from srdd.reports.html_series import Content, Series, drawn, short
-from srdd.reports.tensors import kind_place, kinds
+from srdd.reports.view import DASH, Chart, Column, Estimate, Measure, Series, Table
 
-Figure: TypeAlias = dict[str, Any]
-"""A Plotly figure: `data` and `layout`."""
+T = TypeVar("T")
 
-PROFILES = ("sqnr_db", "relative_error", "deadzone", "saturation", "relative_l1")
-HEATS = ("sqnr_db", "relative_error", "deadzone")
-BY_DEFAULT = ("targeted", "variable", "zone", "uniform")
-"""Strategies whose multipliers are drawn from the start; controls on demand."""
+HEIGHT, BOX = 200, 1000
+"""Height of a plot in pixels; width of the box that paths are drawn in."""
 
-COLOURS = {"targeted": 2, "variable": 3, "zone": 4, "uniform": 7, "inverse": 5, "shuffled": 6}
-"""Colours of strategies: others than the first formats have, and grey for the baseline."""
+MOST_TICKS, MOST_LABELS = 8, 12
+MOST_MARKS = 60
+"""Up to so many points, each has a mark; beyond, only those without a neighbour."""
 
-FEW_LAYERS = 8
-"""Up to so many, each has a tick of its own."""
+LINE_HEIGHT = 14
+"""Pixels between two labels at least."""
 
-TOKEN_TAIL = 0.002
-"""Share of the tokens at either end that the axis leaves out."""
+SHADES = 10
+"""Strengths of colour on either side of a heat map's neutral one."""
+
+DENSE = 40
+"""From so many columns on, the figures in a heat map's cells cannot be read."""
 
 
-def scale_of(metric: str) -> float:
-    """Factor to the unit that a person reads."""
-    return 1.0 if metric == "sqnr_db" else 100.0
+@dataclass(frozen=True)
+class Line:
+    """A series as drawn: its line and its band as SVG paths, its marks as places."""
+
+    path: str
+    band: str
+    marks: tuple[tuple[float, float], ...]
 
 
-def unit_of(metric: str) -> str:
-    return "dB" if metric == "sqnr_db" else "%"
+@dataclass(frozen=True)
+class Bar:
+    """A part of a stack: its series, x and y of its upper left corner, its width and height."""
+
+    series: int
+    x: float
+    y: float
+    width: float
+    height: float
 
 
-def _rounded(value: float | None, scale: float = 1.0) -> float | None:
-    return None if value is None else float(f"{scale * value:.6g}")
+@dataclass(frozen=True)
+class Reference:
+    """A level line, and its label: its baseline, the side it stands on, and what it reads."""
+
+    y: float
+    baseline: float
+    side: str
+    text: str
 
 
-def _layers_axis(layers: int) -> dict[str, Any]:
-    axis = {"title": {"text": "layer"}, "tickformat": "d", "zeroline": False}
-    # Left to itself, Plotly would put several ticks between two of few layers.
-    return axis | ({"dtick": 1} if layers <= FEW_LAYERS else {})
+@dataclass(frozen=True)
+class Plot:
+    """Lines or stacked bars.
 
-
-def profile(place: Sequence[tuple[Series, Group]], metric: str) -> Figure | None:
-    """A metric over the layers: a line a series, with interval, floor and threshold.
-
-    Returns:
-        None where no layer of any series has the metric.
+    Attributes:
+        ticks: y and text of the labels of the vertical axis, which have a grid line each.
+        labels: x and text of those of the horizontal axis.
+        columns: of each place on the horizontal axis x, width and the lines that a pointer finds.
+        description: the chart in words.
     """
-    data: list[dict[str, Any]] = []
-    notes: list[dict[str, Any]] = []
-    scale, unit = scale_of(metric), unit_of(metric)
-    for series, group in place:
-        if not group.values(metric):
-            continue
-        colour = f"@s{series.index}"
-        own = {"meta": {"series": series.index}, "showlegend": False}
-        layers = [record.layer for record in group.layers]
-        data += _band(series, group, metric)
-        data.append(
-            {
-                **own,
-                "type": "scatter",
-                "mode": "lines+markers",
-                "name": drawn(series.label),
-                "x": layers,
-                "y": [_rounded(getattr(r.metrics, metric), scale) for r in group.layers],
-                "customdata": list(group.words),
-                "line": {"color": colour, "width": 2},
-                "marker": {"color": colour, "size": 5 if len(layers) <= 100 else 2},
-                "hovertemplate": "%{y:.4g} " + unit + " (%{customdata})",
-            }
-        )
-        floor = group.floor[metric]
-        if floor is not None:
-            data.append(
-                {
-                    **own,
-                    "type": "scatter",
-                    "mode": "lines",
-                    "name": "Gaussian floor",
-                    "x": [layers[0], layers[-1]],
-                    "y": [_rounded(floor, scale)] * 2,
-                    "line": {"color": colour, "width": 1.5, "dash": "dot"},
-                    "hoverinfo": "skip",
-                }
-            )
-    if not data:
-        return None
-    limit = getattr(place[0][1].thresholds, metric, None)
-    count = max(len(group.scan.model.layers) for _, group in place)
-    if limit is not None:
-        data.append(_level(scale * limit, count - 1))
-        notes.append(_note(f"threshold {scale * limit:g}", scale * limit, "@limit"))
-    axis = {"title": {"text": ""}, "zeroline": False}
-    layout = {"xaxis": _layers_axis(count), "yaxis": axis, "annotations": notes}
-    return {"data": data, "layout": layout | {"hovermode": "x unified"}}
+
+    lines: tuple[Line, ...]
+    bars: tuple[Bar, ...]
+    ticks: tuple[tuple[float, str], ...]
+    labels: tuple[tuple[float, str], ...]
+    references: tuple[Reference, ...]
+    columns: tuple[tuple[float, float, tuple[str, ...]], ...]
+    description: str
 
 
-def _band(series: Series, group: Group, metric: str) -> list[dict[str, Any]]:
-    """The 95 % intervals as an area, where there are any."""
-    held = [
-        (record.layer, getattr(record.intervals, metric))
-        for record in group.layers
-        if record.intervals is not None and getattr(record.intervals, metric) is not None
+@dataclass(frozen=True)
+class HeatCell:
+    """A cell: its text, its colour as a class of the style sheet, and what a pointer finds."""
+
+    text: str
+    shade: str
+    tip: str
+
+
+@dataclass(frozen=True)
+class Heat:
+    """A heat map: a row of cells for each series, and the key to its colours."""
+
+    rows: tuple[tuple[str, tuple[HeatCell, ...]], ...]
+    key: tuple[str, ...]
+    low: str
+    high: str
+    dense: bool
+
+
+def plot_of(chart: Chart) -> Plot:
+    """Lines or stacked bars, as `chart.kind` says."""
+    low, high, step = _range(chart)
+    scale = chart.measure.scale
+
+    def y(value: float) -> float:
+        return round(HEIGHT * (high - scale * value) / (high - low), 1)
+
+    stacked = chart.kind == "bars"
+    lines = () if stacked else tuple(_line(one, y) for one in chart.series)
+    width = 100 / max(1, len(chart.x))
+    every = _label_step(len(chart.x))
+    first = math.ceil(low / step - 1e-9)
+    return Plot(
+        lines=lines,
+        bars=tuple(_bars(chart, y)) if stacked else (),
+        ticks=tuple(
+            (y(place * step / scale), f"{place * step:.6g}")
+            for place in range(first, math.floor(high / step + 1e-9) + 1)
+        ),
+        labels=tuple(
+            (round((place + 0.5) * width, 2), str(x))
+            for place, x in enumerate(chart.x)
+            if place % every == 0
+        ),
+        references=tuple(_references(chart, lines, y)),
+        columns=tuple(
+            (round(place * width, 3), round(width, 3), _tip(chart, place))
+            for place in range(len(chart.x))
+        ),
+        description=_description(chart),
+    )
+
+
+def _range(chart: Chart) -> tuple[float, float, float]:
+    """Both ends of the vertical axis and the step of its ticks, in the unit that is shown."""
+    if chart.kind == "bars":
+        values = [0.0, *(sum(v or 0 for v in c) for c in zip(*_values(chart), strict=True))]
+    else:
+        values = [v for own in _values(chart) for v in own if v is not None]
+        values += [end for one in chart.series for pair in one.intervals if pair for end in pair]
+        values += [value for _, value in chart.references]
+    shown = [chart.measure.scale * value for value in values] or [0.0]
+    low, high = min(shown), max(shown)
+    spread = (high - low) or abs(high) or 1.0
+    step = _nice(spread / (MOST_TICKS - 1))
+    room = 0.06 * spread
+    return (low if chart.kind == "bars" else low - room), high + room, step
+
+
+def _values(chart: Chart) -> list[tuple[float | None, ...]]:
+    return [one.values for one in chart.series]
+
+
+def _nice(least: float) -> float:
+    """The smallest of 1, 2, 5 times a power of ten that is not less."""
+    power: float = 10.0 ** math.floor(math.log10(least))
+    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= least * (1 - 1e-9))
+
+
+def _label_step(places: int) -> int:
+    return 1 if places <= MOST_LABELS else int(_nice(places / MOST_LABELS))
+
+
+def _line(series: Series, y: Callable[[float], float]) -> Line:
+    places = len(series.values)
+
+    def x(place: int) -> float:
+        return round(BOX * (place + 0.5) / places, 1)
+
+    points = [(n, value) for n, value in enumerate(series.values) if value is not None]
+    runs = _runs(points)
+    marked = points if places <= MOST_MARKS else [run[0] for run in runs if len(run) == 1]
+    ends = [(n, pair) for n, pair in enumerate(series.intervals) if pair is not None]
+    bands = [
+        [(x(n), y(low)) for n, (low, _) in run] + [(x(n), y(high)) for n, (_, high) in run[::-1]]
+        for run in _runs(ends)
+        if len(run) > 1
     ]
-    if len(held) < 2:
-        return []
-    scale = scale_of(metric)
-    layers = [layer for layer, _ in held]
-    low = [_rounded(pair[0], scale) for _, pair in held]
-    high = [_rounded(pair[1], scale) for _, pair in held]
-    return [
-        {
-            "meta": {"series": series.index},
-            "showlegend": False,
-            "type": "scatter",
-            "mode": "lines",
-            "name": "95 % interval",
-            "x": [*layers, *reversed(layers)],
-            "y": [*low, *reversed(high)],
-            "fill": "toself",
-            "fillcolor": f"@band{series.index}",
-            "line": {"width": 0},
-            "hoverinfo": "skip",
-        }
+    return Line(
+        path="".join(_path([(x(n), y(value)) for n, value in run]) for run in runs),
+        band="".join(f"{_path(outline)}Z" for outline in bands),
+        marks=tuple((round(100 * x(n) / BOX, 2), y(value)) for n, value in marked),
+    )
+
+
+def _runs(points: Sequence[tuple[int, T]]) -> list[list[tuple[int, T]]]:
+    """Points whose places follow each other without a gap."""
+    numbered = groupby(enumerate(points), key=lambda pair: pair[1][0] - pair[0])
+    return [[point for _, point in run] for _, run in numbered]
+
+
+def _path(points: Sequence[tuple[float, float]]) -> str:
+    return "M" + "L".join(f"{x:g} {y:g}" for x, y in points)
+
+
+def _bars(chart: Chart, y: Callable[[float], float]) -> Iterator[Bar]:
+    width = 100 / max(1, len(chart.x))
+    for place, values in enumerate(zip(*_values(chart), strict=True)):
+        below = 0.0
+        for series, value in enumerate(values):
+            if value:
+                top, bottom = y(below + value), y(below)
+                x = round((place + 0.12) * width, 3)
+                yield Bar(series, x, top, round(0.76 * width, 3), round(bottom - top, 1))
+                below += value
+
+
+def _references(
+    chart: Chart, lines: Sequence[Line], y: Callable[[float], float]
+) -> Iterator[Reference]:
+    """Level lines from the top down; each label stands where it hides least."""
+    levels = [y(value) for _, value in chart.references]
+    taken: list[tuple[bool, float]] = []
+
+    def hidden(place: tuple[bool, float]) -> int:
+        right, base = place
+
+        def covers(at: float) -> bool:
+            return base - LINE_HEIGHT < at < base + 4
+
+        marks = [at for line in lines for x, at in line.marks if (x > 45 if right else x < 55)]
+        labels = [at for side, at in taken if side == right and abs(at - base) < LINE_HEIGHT]
+        return sum(map(covers, marks)) + 100 * (sum(map(covers, levels)) + len(labels))
+
+    for label, value in sorted(chart.references, key=lambda pair: -pair[1]):
+        at = y(value)
+        places = [(right, at + shift) for shift in (-5, LINE_HEIGHT) for right in (True, False)]
+        taken.append(min(places, key=hidden))
+        text = f"{label}: {chart.measure.with_unit(value)}"
+        yield Reference(at, taken[-1][1], "right" if taken[-1][0] else "left", text)
+
+
+def _tip(chart: Chart, place: int) -> tuple[str, ...]:
+    column = Column("", chart.measure)
+    lines = [
+        f"{one.label}: {column.text(cell)} {chart.measure.unit}".rstrip()
+        for one in chart.series
+        if column.text(cell := _estimate(one, place)) != DASH
     ]
+    return (f"{chart.x_title} {chart.x[place]}", *lines)
 
 
-def _level(value: float, last: int) -> dict[str, Any]:
-    """A threshold across the chart; markers that do not show keep it off the edge."""
-    return {
-        "meta": {"role": "threshold"},
-        "showlegend": False,
-        "type": "scatter",
-        "mode": "lines+markers",
-        "name": "threshold",
-        "x": [0, last],
-        "y": [value] * 2,
-        "line": {"color": "@limit", "width": 1, "dash": "dash"},
-        "marker": {"opacity": 0, "size": 5},
-        "hoverinfo": "skip",
-    }
+def _estimate(series: Series, place: int) -> Estimate:
+    interval = series.intervals[place] if series.intervals else None
+    return Estimate(series.values[place], interval)
 
 
-def _note(text: str, value: float, colour: str) -> dict[str, Any]:
-    return {
-        "text": text,
-        "xref": "paper",
-        "x": 1,
-        "y": value,
-        "xanchor": "right",
-        "yanchor": "bottom",
-        "showarrow": False,
-        "font": {"color": colour, "size": 11},
-    }
+def _description(chart: Chart) -> str:
+    """A sentence for whoever does not see the chart."""
+    parts = []
+    for one in chart.series:
+        known = [value for value in one.values if value is not None]
+        if known:
+            least, most = chart.measure.text(min(known)), chart.measure.with_unit(max(known))
+            parts.append(f"{one.label} from {least} to {most}")
+    parts += [f"{label} at {chart.measure.with_unit(value)}" for label, value in chart.references]
+    return f"By {chart.x_title}: {'; '.join(parts)}. The table below holds every value."
 
 
-def heat(groups: Sequence[Group], metric: str) -> Figure | None:
-    """Layers by kind of tensor for the groups of one series; the worst where a kind has several.
+def values_table(chart: Chart) -> Table:
+    """The figures of a chart, a row for each place on its horizontal axis."""
+    columns = (Column(chart.x_title), *(Column(one.label, chart.measure) for one in chart.series))
+    rows = (
+        (x, *(_estimate(one, place) for one in chart.series)) for place, x in enumerate(chart.x)
+    )
+    return Table("Values", columns, tuple(rows), details=True)
 
-    Returns:
-        None where no tensor has the metric.
+
+def heat_of(chart: Chart) -> Heat:
+    """The cells of a heat map with their colours.
+
+    Signed values are coloured from zero on to either side, worse below; others from zero on, the
+    larger the worse.
     """
-    scale, lower_is_worse = scale_of(metric), METRICS[metric].higher_is_better
-    rows: dict[str, dict[int, float]] = {}
-    for group in groups:
-        for record in sorted(group.tensors, key=kind_place):
-            value = getattr(record.metrics, metric)
-            if value is None:
-                continue
-            row = rows.setdefault(_row_name(group, record), {})
-            other = row.get(record.layer, value)
-            row[record.layer] = (min if lower_is_worse else max)(value, other)
-    if not rows:
-        return None
-    count = len(groups[0].scan.model.layers)
-    names = list(rows)
-    unit = unit_of(metric)
-    data = {
-        "type": "heatmap",
-        "x": list(range(count)),
-        "y": [drawn(name) for name in names],
-        "z": [[_rounded(rows[name].get(layer), scale) for layer in range(count)] for name in names],
-        "colorscale": "@heat",
-        "reversescale": lower_is_worse,
-        "xgap": 1 if count <= 100 else 0,
-        "ygap": 1,
-        "hoverongaps": False,
-        "colorbar": {"title": {"text": unit}, "thickness": 12, "outlinewidth": 0},
-        "hovertemplate": f"layer %{{x}}, %{{y}}: %{{z:.4g}} {unit}<extra></extra>",
-    }
-    layout = {
-        "xaxis": _layers_axis(count) | {"showgrid": False, "range": [-0.5, count - 0.5]},
-        "yaxis": {"type": "category", "autorange": "reversed", "showgrid": False, "ticklen": 0},
-        "height": 90 + 24 * max(len(names), 4),
-    }
-    return {"data": [data], "layout": layout}
+    measure = chart.measure
+    known = [abs(value) for own in _values(chart) for value in own if value is not None]
+    full = chart.full or max(known, default=0.0) or 1.0
+
+    def cell(series: Series, place: int) -> HeatCell:
+        value = series.values[place]
+        tip = f"{series.label}, {chart.x_title} {chart.x[place]}: {measure.with_unit(value)}"
+        return HeatCell(measure.text(value), _shade(value, full, measure), tip)
+
+    ends = [full * n / SHADES for n in range(-SHADES if measure.signed else 0, SHADES + 1, 2)]
+    return Heat(
+        rows=tuple(
+            (one.label, tuple(cell(one, place) for place in range(len(chart.x))))
+            for one in chart.series
+        ),
+        key=tuple(_shade(value, full, measure) for value in ends),
+        low=measure.with_unit(ends[0]),
+        high=measure.with_unit(ends[-1]),
+        dense=len(chart.x) > DENSE,
+    )
 
 
-def _row_name(group: Group, record: Record) -> str:
-    if not group.several:
-        return short(group.place, 32)
-    return f"{short(group.place, 32)}: {short(kinds(record), 24)}"
-
-
-def tokens(group: Group) -> Figure | None:
-    """How the SQNR of single tokens is spread in each layer, with its 5, 50 and 95 % quantiles.
-
-    Returns:
-        None where the scan holds no such histograms.
-    """
-    held = [r for r in group.layers if r.token_sqnr_db is not None and any(r.token_sqnr_db.counts)]
-    if not held:
-        return None
-    low, high = _token_range(held)
-    step = max(1, (high - low) // 120)
-    places = range(low, high, step)
-    density: list[list[float | None]] = [[] for _ in places]
-    for record in held:
-        found = record.token_sqnr_db
-        assert found is not None
-        total = sum(found.counts)
-        for row, place in zip(density, places, strict=True):
-            first = max(place - found.first_bin, 0)
-            inside = sum(found.counts[first : max(place + step - found.first_bin, 0)])
-            row.append(_rounded(inside / total, 100) if inside else None)
-    layers = [record.layer for record in held]
-    data: list[dict[str, Any]] = [
-        {
-            "type": "heatmap",
-            "x": layers,
-            "y": [LOWEST_DB + BIN_DB * (place + step / 2) for place in places],
-            "z": density,
-            "colorscale": "@density",
-            "showscale": False,
-            "hoverongaps": False,
-            "hovertemplate": "layer %{x}, %{y:.2f} dB: %{z:.2g} %<extra></extra>",
-        }
-    ]
-    for name, dash in (("p5", "dot"), ("p50", "solid"), ("p95", "dot")):
-        values = [getattr(record.token_sqnr_db, name) for record in held]
-        data.append(
-            {
-                "type": "scatter",
-                "mode": "lines" if len(layers) > 1 else "markers",
-                "name": {"p5": "5 %", "p50": "median", "p95": "95 %"}[name],
-                "x": layers,
-                "y": [_rounded(value) for value in values],
-                "line": {"color": "@strong", "width": 1.5, "dash": dash},
-                "marker": {"color": "@strong"},
-                "showlegend": False,
-                "hovertemplate": "%{y:.2f} dB",
-            }
-        )
-    layout = {
-        "xaxis": _layers_axis(len(layers)) | {"showgrid": False},
-        "yaxis": {"title": {"text": ""}, "zeroline": False},
-        "hovermode": "closest",
-    }
-    return {"data": data, "layout": layout}
-
-
-def _token_range(records: Sequence[Record]) -> tuple[int, int]:
-    """Bins from the first to behind the last that hold more than the tails of some layer."""
-    low, high = [], []
-    for record in records:
-        found = record.token_sqnr_db
-        assert found is not None
-        tail, seen = TOKEN_TAIL * sum(found.counts), 0
-        inside = []
-        for place, count in enumerate(found.counts, found.first_bin):
-            seen += count
-            if seen > tail and seen - count < sum(found.counts) - tail:
-                inside.append(place)
-        low.append(inside[0])
-        high.append(inside[-1] + 1)
-    return min(low), max(high)
-
-
-def noise(configs: dict[str, RinConfig]) -> Figure | None:
-    """The sigma of each layer at the first noisy stage by strategy, over the schedule's start.
-
-    Returns:
-        None where there is no configuration.
-    """
-    if not configs:
-        return None
-    data = []
-    for name, config in configs.items():
-        colour, factors = f"@s{COLOURS[name]}", multipliers(config)
-        data.append(
-            {
-                "type": "scatter",
-                "mode": "lines+markers",
-                "name": name,
-                "meta": {"strategy": name},
-                "visible": name in BY_DEFAULT,
-                "showlegend": False,
-                "x": list(range(len(factors))),
-                "y": [_rounded(value) for value in factors],
-                "line": {"color": colour, "width": 2, "shape": "hvh"},
-                "marker": {"color": colour, "size": 4},
-                "hovertemplate": "%{y:.3g}",
-            }
-        )
-    layout = {
-        "xaxis": _layers_axis(next(iter(configs.values())).source.layers),
-        "yaxis": {"title": {"text": "sigma / sigma_start"}, "rangemode": "tozero"},
-        "hovermode": "x unified",
-    }
-    return {"data": data, "layout": layout}
-
-
-def multipliers(config: RinConfig) -> list[float]:
-    """Each layer's sigma at the first noisy stage over that of uniform noise; 0 without noise."""
-    factors = [0.0] * config.source.layers
-    for entry in config.layers:
-        factors[entry.layer] = entry.sigma / config.parameters.sigma_start
-    return factors
-
-
-def figures(content: Content, configs: Sequence[dict[str, RinConfig]]) -> dict[str, Figure]:
-    """Every chart of the page by its key; those that would be empty are missing.
-
-    Arguments:
-        content: the groups.
-        configs: for each scan its configurations by strategy.
-    """
-    found: dict[str, Figure | None] = {}
-    for number, place in enumerate(content.places):
-        for metric in PROFILES:
-            found[f"profile/{number}/{metric}"] = profile(content.at(place), metric)
-        for series, group in content.at(place):
-            found[f"tokens/{number}/{series.index}"] = tokens(group)
-    for series in content.series:
-        groups = [group for own, group in content.members if own == series]
-        for metric in HEATS:
-            found[f"heat/{series.index}/{metric}"] = heat(groups, metric)
-    for number, own in enumerate(configs):
-        found[f"noise/{number}"] = noise(own)
-    return {key: figure for key, figure in found.items() if figure is not None}
+def _shade(value: float | None, full: float, measure: Measure) -> str:
+    if value is None:
+        return "none"
+    strength = min(SHADES, round(SHADES * abs(value) / full))
+    side = "worse" if value < 0 or not measure.signed else "better"
+    return f"{side} m{strength}"

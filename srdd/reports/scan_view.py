@@ -19,7 +19,7 @@ from srdd.numerics.sites import OPERANDS
 from srdd.reports.answer import answer
 from srdd.reports.groups import Group
 from srdd.reports.rows import Row, kinds, rows_of, whole, worst_first
-from srdd.reports.verdicts import LEGEND
+from srdd.reports.verdicts import BAD_DB, LEGEND
 from srdd.reports.view import (
     Block,
     Cell,
@@ -294,7 +294,7 @@ def kind_heat(group: Group) -> Chart:
         Series(kind, tuple(cells.get(layer) for layer in layers)) for kind, cells in by_kind.items()
     )
     title = f"SQNR vs floor, site {group.place}, {group.spec}"
-    return Chart(title, "heat", "layer", tuple(layers), DISTANCE, series)
+    return Chart(title, "heat", "layer", tuple(layers), DISTANCE, series, full=2 * BAD_DB)
 
 
 def token_chart(group: Group) -> Chart:

@@ -192,19 +192,23 @@ class Chart:
     """A chart of values in a document's unit; only renderers that draw show it.
 
     Attributes:
-        kind: `lines`, or `heat` where each series is a row of cells.
+        kind: `lines`; `heat` where each series is a row of cells; `bars` where the values of a
+            place, none of them negative, are stacked.
         x: labels of the horizontal axis, mostly layers.
         measure: how values are shown.
         references: level lines with their labels, such as the Gaussian floor of a format.
+        full: from which size on a cell of a heat map has its strongest colour; the largest size
+            in the chart if left out. Signed values are worse below zero, others the larger.
     """
 
     title: str
-    kind: Literal["lines", "heat"]
+    kind: Literal["lines", "heat", "bars"]
     x_title: str
     x: tuple[int | str, ...]
     measure: Measure
     series: tuple[Series, ...]
     references: tuple[tuple[str, float], ...] = ()
+    full: float | None = None
 
 
 Block: TypeAlias = Table | Text | Chart

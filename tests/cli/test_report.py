@@ -229,16 +229,6 @@ class TestRefusals:
         assert "error: mine exists already hint: name another file, or add --force" in said
         assert Path("mine").read_text() == "keep me"
 
-    def test_a_missing_extra_is_said_first(
-        self, here: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-    ) -> None:
-        from srdd.reports import html
-
-        monkeypatch.setattr(html, "EXTRA", ("no_such_package",))
-        said = complaint(capfd, "missing.json", "--as", "html")
-        assert "error: the HTML report needs no_such_package" in said
-        assert "hint: pip install no_such_package" in said
-
     def test_an_ending_that_no_form_has(
         self, here: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
@@ -312,7 +302,7 @@ class TestManyScans:
         file = saved(here, made([0.2, 0.3], name=name, warnings=[name], tensors=(name,)))
         assert run(["report", file, "--as", form]) == 0
         out, err = capfd.readouterr()
-        shown = out.split('id="plotly"')[0] + err
+        shown = out + err
         assert not set("\x1b\x9b\u202e") & set(shown)
         assert "n" * 4000 not in shown
 
@@ -327,12 +317,12 @@ class TestManyScans:
         assert "\x1b" not in out + err
 
 
-HEAVY = ("torch", "transformers", "numba", "pandas", "plotly", "jinja2")
+HEAVY = ("torch", "transformers", "numba", "pandas", "jinja2")
 
 
 @pytest.mark.parametrize(
     ("form", "allowed"),
-    [*((form, set()) for form in FORMS if form != "html"), ("html", {"plotly", "jinja2"})],
+    [*((form, set()) for form in FORMS if form != "html"), ("html", {"jinja2"})],
 )
 def test_nothing_heavy_is_imported(form: str, allowed: set[str], tmp_path: Path) -> None:
     code = (

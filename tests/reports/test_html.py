@@ -1,48 +1,45 @@
-"""The page without a browser: figures that Plotly takes, text that stays text, one whole file."""
+"""The page without a browser: charts as geometry, text that stays text, one whole file."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import html
-import json
 import re
+from collections.abc import Sequence
 from html.parser import HTMLParser
-from typing import Any
 
 import pytest
-from made_scans import PROTOTYPE, made, rising, thorough, with_metric
+from made_scans import PROTOTYPE, made, rising, scan_of, with_metric
 
 from srdd.documents.reading import load_scan
-from srdd.documents.scan import NotMeasured, Scan, TokenSqnr
-from srdd.errors import InputError
-from srdd.reports import html as module
+from srdd.documents.scan import NotMeasured, Scan
+from srdd.reports.answer import answer
 from srdd.reports.groups import groups_of
-from srdd.reports.html import page
-from srdd.reports.html_charts import profile
-from srdd.reports.html_series import Content
+from srdd.reports.html import Section, render
+from srdd.reports.html_charts import HEIGHT, Plot, heat_of, plot_of, values_table
+from srdd.reports.html_page import page
+from srdd.reports.view import Chart, Column, Measure, Series, Table, Tally, Text, Word
 
-plotly = pytest.importorskip("plotly.graph_objects", reason="plotly is not installed")
+DECIBELS = Measure("dB", digits=1)
+SITES = {"mlp.down_proj": [16.0, 15.0, 17.0], "self_attn.q_proj": [18.0, 18.5, 18.6]}
 
 
 def shown(*scans: Scan) -> str:
     return page([(f"scan {n}", groups_of(scan)) for n, scan in enumerate(scans)])
 
 
-def figures(text: str) -> dict[str, Any]:
-    (found,) = re.findall(r'<script type="application/json" id="charts">(.*?)</script>', text, re.S)
-    charts: dict[str, Any] = json.loads(found)
-    return charts
+def lines(values: Sequence[float | None], **options: object) -> Chart:
+    series = (Series("one", tuple(values)),)
+    return Chart("t", "lines", "layer", tuple(range(len(values))), DECIBELS, series, **options)  # type: ignore[arg-type]
 
 
 class Elements(HTMLParser):
-    """The elements of a page with their attributes, and the text outside of scripts."""
+    """The elements of a page with their attributes, and the text outside of script and style."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.found: list[tuple[str, dict[str, str | None]]] = []
         self.words: list[str] = []
-        self.scripts: list[str] = []
         self._inside = ""
         self.feed(text)
 
@@ -54,193 +51,270 @@ class Elements(HTMLParser):
         self._inside = ""
 
     def handle_data(self, data: str) -> None:
-        (self.scripts if self._inside in ("script", "style") else self.words).append(data)
+        if self._inside not in ("script", "style"):
+            self.words.append(data)
 
-    def rows(self, table: str) -> int:
-        """Rows of the body of a table."""
-        start = next(n for n, (_, a) in enumerate(self.found) if a.get("id") == table)
-        count = 0
-        for tag, attributes in self.found[start + 1 :]:
-            if tag == "table":
-                break
-            count += tag == "tr" and "data-p" in attributes
-        return count
+    def count(self, tag: str, **attributes: str) -> int:
+        return sum(
+            tag == own and all(held.get(name) == value for name, value in attributes.items())
+            for own, held in self.found
+        )
+
+    @property
+    def text(self) -> str:
+        return "".join(self.words)
+
+
+class TestLines:
+    def test_values_are_placed_on_a_linear_scale(self) -> None:
+        plot = plot_of(lines([10.0, 12.0, 11.0]))
+        ((_, first), (_, second), (_, third)) = plot.lines[0].marks
+        assert third == pytest.approx((first + second) / 2, abs=0.1)
+        assert 0 < second < first < HEIGHT
+        assert [x for x, _ in plot.lines[0].marks] == [16.67, 50, 83.33]
+
+    def test_a_tick_stands_where_a_value_of_its_size_does(self) -> None:
+        measure = Measure("%", scale=100.0, digits=0)
+        series = (Series("one", (0.1, 0.2, 0.4)),)
+        plot = plot_of(Chart("t", "lines", "layer", (0, 1, 2), measure, series))
+        ticks = {text: y for y, text in plot.ticks}
+        assert [ticks["10"], ticks["20"], ticks["40"]] == [y for _, y in plot.lines[0].marks]
+
+    def test_a_gap_breaks_the_line_and_a_lonely_value_is_marked(self) -> None:
+        line = plot_of(lines([1.0, 2.0, None, 3.0])).lines[0]
+        assert line.path.count("M") == 2
+        assert len(line.marks) == 3
+        many = plot_of(lines([1.0, None, *[2.0] * 100])).lines[0]
+        assert len(many.marks) == 1
+
+    def test_intervals_are_a_band_around_the_line(self) -> None:
+        series = Series("one", (1.0, 2.0, 3.0), ((0.5, 1.5), (1.5, 2.5), None))
+        line = plot_of(Chart("t", "lines", "layer", (0, 1, 2), DECIBELS, (series,))).lines[0]
+        points = [tuple(map(float, p.split())) for p in line.band.strip("MZ").split("L")]
+        assert [x for x, _ in points] == [x for x, _ in reversed(points)]
+        low, _, _, high = (y for _, y in points)
+        assert (low + high) / 2 == pytest.approx(line.marks[0][1], abs=0.1)
+
+    @pytest.mark.parametrize("values", [[], [None, None], [5.0], [0.0, 0.0], [1e-9, 2e12]])
+    def test_odd_values_have_a_scale(self, values: list[float | None]) -> None:
+        plot = plot_of(lines(values))
+        assert plot.ticks
+        assert all(0 <= y <= HEIGHT for _, y in plot.lines[0].marks)
+
+    def test_no_more_labels_than_fit(self) -> None:
+        assert len(plot_of(lines([1.0] * 12)).labels) == 12
+        assert [text for _, text in plot_of(lines([1.0] * 28)).labels] == [
+            str(n) for n in range(0, 28, 5)
+        ]
+
+    def test_every_reference_is_inside_and_labelled_apart(self) -> None:
+        references = (("floor a", 18.8), ("floor b", 18.7))
+        plot = plot_of(lines([17.0, 16.0], references=references))
+        assert [level.text for level in plot.references] == ["floor a: 18.8 dB", "floor b: 18.7 dB"]
+        assert all(0 < level.y < HEIGHT for level in plot.references)
+        first, second = plot.references
+        assert first.side != second.side or abs(first.baseline - second.baseline) >= 14
+
+    def test_a_pointer_finds_every_series_at_a_place(self) -> None:
+        both = (Series("a", (1.0, None), ((0.5, 1.5), None)), Series("b", (2.0, 3.0)))
+        plot = plot_of(Chart("t", "lines", "layer", (4, 7), DECIBELS, both))
+        assert [tip for _, _, tip in plot.columns] == [
+            ("layer 4", "a: 1.0 ±0.5 dB", "b: 2.0 dB"),
+            ("layer 7", "b: 3.0 dB"),
+        ]
+
+    def test_the_table_holds_what_is_drawn(self) -> None:
+        table = values_table(lines([1.0, None], references=()))
+        assert [column.title for column in table.columns] == ["layer", "one"]
+        assert [
+            [c.text(v) for c, v in zip(table.columns, row, strict=True)] for row in table.rows
+        ] == [
+            ["0", "1.0"],
+            ["1", "-"],
+        ]
+
+
+class TestBars:
+    @pytest.fixture
+    def plot(self) -> Plot:
+        series = (Series("q", (1.0, 2.0)), Series("down", (3.0, None)))
+        return plot_of(Chart("KL", "bars", "layer", (0, 1), Measure("nat"), series))
+
+    def test_parts_are_stacked_from_zero_on(self, plot: Plot) -> None:
+        first, second, alone = plot.bars
+        assert first.y == second.y + second.height
+        assert first.y + first.height == HEIGHT == alone.y + alone.height
+        assert second.height == pytest.approx(3 * first.height, abs=0.3)
+        assert (second.series, alone.series) == (1, 0)
+
+    def test_the_highest_stack_fits(self, plot: Plot) -> None:
+        assert min(bar.y for bar in plot.bars) > 0
+        assert {text: y for y, text in plot.ticks}["0"] == HEIGHT
+
+
+class TestHeat:
+    def test_signed_values_are_worse_below_zero(self) -> None:
+        measure = Measure("dB", digits=1, signed=True)
+        series = (Series("down", (-6.0, -3.0, 0.0, 3.0, 99.0, None)),)
+        heat = heat_of(Chart("t", "heat", "layer", tuple(range(6)), measure, series, full=6.0))
+        ((label, cells),) = heat.rows
+        assert label == "down"
+        assert [cell.shade for cell in cells] == [
+            "worse m10",
+            "worse m5",
+            "better m0",
+            "better m5",
+            "better m10",
+            "none",
+        ]
+        assert cells[1].text == "-3.0"
+        assert cells[1].tip == "down, layer 1: -3.0 dB"
+        assert (heat.low, heat.high, heat.key[0]) == ("-6.0 dB", "+6.0 dB", "worse m10")
+
+    def test_others_are_the_worse_the_larger(self) -> None:
+        series = (Series("down", (0.0, 1.0, 2.0)),)
+        heat = heat_of(Chart("t", "heat", "layer", (0, 1, 2), Measure("nat", digits=1), series))
+        assert [cell.shade for cell in heat.rows[0][1]] == ["worse m0", "worse m5", "worse m10"]
+        assert (heat.low, heat.high) == ("0.0 nat", "2.0 nat")
+
+
+class TestBlocks:
+    def test_text_between_marks_is_code(self) -> None:
+        text = render("t", [Text("run `srdd eval` now", "answer"), Text("a`b")], [])
+        assert "run <code>srdd eval</code> now" in text
+        assert "a`b" in text
+
+    def test_verdicts_have_a_colour_and_a_word(self) -> None:
+        tally = Tally(((Word("bad", "bad"), 2), (Word("ok", "good"), 3)))
+        table = Table("t", (Column("verdict", align="left"),), ((tally,), (Word("ok", "good"),)))
+        found = Elements(render("t", [], [Section("s", [table])]))
+        assert found.count("i", **{"class": "dot bad"}) == 1
+        assert found.count("i", **{"class": "dot good"}) == 2
+        assert "2 bad3 ok" in found.text
+
+    def test_rare_columns_stand_in_folded_tables_alone(self) -> None:
+        columns, rows = (Column("a"), Column("rare", priority=9)), ((1, 2),)
+        for details in (False, True):
+            table = Table("t", columns, rows, details=details)
+            text = Elements(render("t", [], [Section("s", [table])])).text
+            assert ("rare" in text) is details
+
+    def test_sections_without_blocks_are_left_out(self) -> None:
+        text = render("t", [], [Section("full", [Text("x")]), Section("empty", [])])
+        assert "full" in text
+        assert "empty" not in Elements(text).text
+
+
+class TestScans:
+    def test_the_answer_stands_before_any_figure(self) -> None:
+        scan = scan_of({"input": SITES})
+        text = shown(scan)
+        (first, *_) = answer(groups_of(scan))
+        assert Elements(text).text.index(first) < Elements(text).text.index("vs floor")
+
+    def test_a_heat_map_for_each_site_with_kinds_comes_first(self) -> None:
+        scan = scan_of({"output": {"output": [18.0, 18.1, 18.2]}, "input": SITES})
+        found = Elements(shown(scan))
+        titles = [a.get("aria-label") for t, a in found.found if a.get("role") == "region"]
+        assert titles[0] == "SQNR vs floor, site input, mxfp4:floor"
+        assert found.count("table", **{"class": "heat"}) == 1
+
+    def test_a_chart_of_sqnr_for_each_site_with_its_floor(self) -> None:
+        scan = scan_of(
+            {"input": SITES, "weight": SITES}, formats={"mxfp4:floor": 0.0, "nvfp4:token": 1.5}
+        )
+        text = Elements(shown(scan)).text
+        for site in ("input", "weight"):
+            assert f"SQNR, site {site}" in text
+        assert text.count("Gaussian floor of mxfp4:floor: 18.8 dB") == 2
+
+    def test_scans_lie_over_each_other(self) -> None:
+        text = shown(made([0.2, 0.3]), made([0.2, 0.3, 0.4]))
+        found = Elements(text)
+        assert found.count("svg", role="img") == 3  # one for SQNR, one a scan for noise
+        for name in ("scan 0: mxfp4:floor", "scan 1: mxfp4:floor"):
+            assert name in found.text
+
+    def test_the_prototype(self) -> None:
+        found = Elements(shown(load_scan(PROTOTYPE)))
+        assert found.count("circle") == 28 * 5  # SQNR, and four strategies
+        assert found.count("table", **{"class": "heat"}) == 0
+
+    def test_multipliers_are_those_of_suggest(self) -> None:
+        text = shown(load_scan(PROTOTYPE))
+        assert "layer 0\ntargeted: 0.000\nvariable: 0.826\nzone: 0.000\nuniform: 1.000\n" in text
+        assert "layer 12\ntargeted: 1.000\nvariable: 1.114\nzone: 1.000\nuniform: 1.000\n" in text
+
+    def test_the_folded_table_has_a_row_for_each_tensor(self) -> None:
+        scan = scan_of({"output": {"output": rising(30, 17, 18)}})
+        text = shown(scan)
+        folded = text.split("<summary>All layers")[1].split("</table>")[0]
+        assert folded.count("<tr>") == 31
+
+    def test_a_single_layer(self) -> None:
+        found = Elements(shown(made([0.3])))
+        assert found.count("circle", cx="50.0%") == 3  # SQNR, variable, uniform
+
+    def test_undefined_metrics_leave_gaps_and_reasons(self) -> None:
+        scan = with_metric(made([0.2, 0.3, 0.4]), 1, sqnr_db=None, relative_error=None)
+        text = shown(scan)
+        assert text.count("<circle") == 2
+        assert "no configuration, because" in text
+
+    def test_a_metric_that_no_layer_has_has_no_chart(self) -> None:
+        none = dict.fromkeys(("sqnr_db", "deadzone", "saturation", "relative_error", "relative_l1"))
+        scan = with_metric(with_metric(made([0.2, 0.3]), 0, **none), 1, **none)
+        assert Elements(shown(scan)).count("svg", role="img") == 0
 
 
 @pytest.fixture(scope="module")
 def text() -> str:
-    """A page with all of Plotly in it."""
-    return shown(load_scan(PROTOTYPE))
+    return shown(scan_of({"output": {"output": rising(28, 17, 18)}, "input": SITES}))
 
 
-@pytest.fixture(autouse=True)
-def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In place of Plotly's five megabytes, whose hash and parsing take long."""
-    monkeypatch.setattr("plotly.offline.get_plotlyjs", lambda: "window.Plotly = {}")
+class TestFile:
+    def test_nothing_is_loaded(self, text: str) -> None:
+        for tag, attributes in Elements(text).found:
+            for name in ("src", "href", "srcset", "data", "action", "poster"):
+                value = attributes.get(name)
+                assert value is None or value.startswith("#"), (tag, name, value)
+            assert tag not in ("iframe", "object", "embed", "base", "form", "link", "img")
 
+    def test_the_policy_names_script_and_style_by_their_hashes(self, text: str) -> None:
+        (policy,) = [
+            attributes["content"] or ""
+            for _, attributes in Elements(text).found
+            if attributes.get("http-equiv") == "Content-Security-Policy"
+        ]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        for kind in ("script", "style"):
+            (content,) = re.findall(rf"<{kind}>(.*?)</{kind}>", text, re.S)
+            digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+            assert f"{kind}-src 'sha256-{digest}'" in policy
 
-def painted(found: Any, key: str = "") -> Any:
-    """A figure with colours in place of the names that the page replaces."""
-    if isinstance(found, str) and found.startswith("@"):
-        assert re.search(r"colou?r(scale)?$", key), (key, found)
-        return "Viridis" if key == "colorscale" else "#123456"
-    if isinstance(found, list):
-        return [painted(one, key) for one in found]
-    if isinstance(found, dict):
-        return {name: painted(one, name) for name, one in found.items()}
-    return found
+    def test_no_element_has_a_style_that_the_policy_would_refuse(self, text: str) -> None:
+        for _, attributes in Elements(text).found:
+            assert not [name for name in attributes if name == "style" or name.startswith("on")]
 
+    def test_it_is_small(self, text: str) -> None:
+        assert len(text.encode()) < 200_000
 
-def test_plotly_takes_every_figure() -> None:
-    scan = with_tokens(thorough([0.2, 0.3, 0.4]))
-    charts = figures(shown(scan))
-    for key in ("profile/0/sqnr_db", "tokens/0/0", "heat/0/relative_error", "noise/0"):
-        assert plotly.Figure(painted(charts[key])).data
+    def test_a_thousand_layers(self) -> None:
+        text = shown(made(rising(1000)))
+        assert text.split("<summary>All layers")[1].count("<tr>") >= 1000
+        assert len(text.encode()) < 2_000_000
 
+    def test_it_is_the_same_page_every_time(self) -> None:
+        assert shown(load_scan(PROTOTYPE)) == shown(load_scan(PROTOTYPE))
 
-def with_tokens(scan: Scan) -> Scan:
-    """The scan with 10 tokens at 15 dB and 30 at 16 dB in each layer."""
-    counts = [10, 0, 0, 0, 30]
-    tokens = TokenSqnr(p5=15.0, p50=16.1, p95=16.2, first_bin=220, counts=counts, undefined=0)
-    records = [record.model_copy(update={"token_sqnr_db": tokens}) for record in scan.records]
-    return scan.model_copy(update={"records": records})
-
-
-def test_tokens_are_shares_of_the_layer_at_their_decibels() -> None:
-    trace, _, median, _ = figures(shown(with_tokens(thorough([0.2, 0.3]))))["tokens/0/0"]["data"]
-    assert trace["y"] == [15.125, 15.375, 15.625, 15.875, 16.125]
-    assert trace["z"] == [[25, 25], [None] * 2, [None] * 2, [None] * 2, [75, 75]]
-    assert (median["name"], median["y"]) == ("median", [16.1, 16.1])
-
-
-def test_that_test_can_fail() -> None:
-    with pytest.raises(ValueError, match="no_such_setting"):
-        plotly.Figure({"data": [{"type": "scatter", "no_such_setting": 1}]})
-
-
-def test_profiles_hold_every_layer_and_its_figure(text: str) -> None:
-    charts, rows = figures(text), load_scan(PROTOTYPE).rows()
-    for metric, scale in (("sqnr_db", 1), ("relative_error", 100), ("deadzone", 100)):
-        line = next(t for t in charts[f"profile/0/{metric}"]["data"] if "customdata" in t)
-        assert line["x"] == list(range(28))
-        assert line["y"] == pytest.approx([scale * row[metric] for row in rows], rel=1e-5)
-        assert len(line["customdata"]) == 28
-    assert "profile/0/saturation" not in charts  # the prototype does not measure it
-    assert not [key for key in charts if key.startswith("tokens")]
-
-
-def test_floor_threshold_and_interval_are_drawn() -> None:
-    scan = thorough([0.2, 0.3, 0.4])
-    content = Content(["one"], [groups_of(scan)])
-    figure = profile(content.members, "sqnr_db")
-    assert figure is not None
-    by_name = {trace["name"]: trace for trace in figure["data"]}
-    assert by_name["Gaussian floor"]["y"] == [18.788, 18.788]
-    assert by_name["threshold"]["y"] == [20, 20]
-    band = by_name["95 % interval"]
-    ends = [record.intervals.sqnr_db for record in scan.records if record.intervals]
-    lows, highs = zip(*[end for end in ends if end], strict=True)
-    assert band["y"] == pytest.approx([*lows, *reversed(highs)], rel=1e-5)
-    assert band["x"] == [0, 1, 2, 2, 1, 0]
-
-
-def test_the_heat_map_has_a_row_a_kind_and_the_worst_of_several() -> None:
-    scan = thorough([0.2, 0.4], tensors=("x.down_proj", "x.q_proj", "y.q_proj"), site="input")
-    records = [
-        r.model_copy(update={"metrics": r.metrics.model_copy(update={"sqnr_db": 1.0 + n})})
-        for n, r in enumerate(scan.records)
-    ]
-    scan = scan.model_copy(update={"records": records})
-    (trace,) = figures(shown(scan))["heat/0/sqnr_db"]["data"]
-    assert trace["y"] == ["input: q", "input: down"]
-    names = {(r.layer, r.tensor): r.metrics.sqnr_db for r in records}
-    assert trace["z"][0] == [
-        min(names[layer, "x.q_proj"] or 0, names[layer, "y.q_proj"] or 0) for layer in (0, 1)
-    ]
-    assert trace["reversescale"] is True
-
-
-def test_multipliers_are_those_of_suggest(text: str) -> None:
-    lines = {trace["name"]: trace["y"] for trace in figures(text)["noise/0"]["data"]}
-    assert set(lines) == {"targeted", "variable", "zone", "uniform", "inverse", "shuffled"}
-    assert lines["uniform"] == [1] * 28
-    assert lines["targeted"] == [float(10 <= layer < 20) for layer in range(28)]
-    errors = [row["relative_error"] for row in load_scan(PROTOTYPE).rows()]
-    mean = sum(errors) / 28
-    assert lines["variable"] == pytest.approx([error / mean for error in errors], rel=1e-5)
-    assert lines["zone"][4] == pytest.approx(0.6)
-
-
-def test_tables_hold_a_row_a_layer_and_a_tensor() -> None:
-    scan = thorough(rising(5), tensors=("x.q_proj", "x.o_proj"), site="input")
-    found = Elements(shown(scan))
-    assert found.rows("layers") == 5
-    assert found.rows("tensors") == 10
-
-
-def test_scans_stand_over_each_other() -> None:
-    text = shown(made([0.2, 0.3]), made([0.2, 0.3, 0.4]))
-    lines = [t for t in figures(text)["profile/0/sqnr_db"]["data"] if "customdata" in t]
-    assert [len(line["x"]) for line in lines] == [2, 3]
-    assert [line["name"] for line in lines] == ["scan 0 mxfp4:floor", "scan 1 mxfp4:floor"]
-    assert Elements(text).rows("layers") == 5
-    assert {"noise/0", "noise/1"} <= set(figures(text))
-
-
-# One whole file
-
-
-def test_the_figures_cannot_end_their_element(text: str) -> None:
-    (found,) = re.findall(r'id="charts">(.*?)</script>', text, re.S)
-    assert "<extra>" in json.dumps(json.loads(found))
-    assert "<" not in found
-
-
-def test_nothing_is_loaded(text: str) -> None:
-    for tag, attributes in Elements(text).found:
-        for name in ("src", "href", "srcset", "data", "action", "poster"):
-            value = attributes.get(name)
-            assert value is None or value.startswith("#"), (tag, name, value)
-        assert tag not in ("iframe", "object", "embed", "base", "form", "link")
-
-
-def test_the_policy_names_the_scripts_by_their_hashes(text: str) -> None:
-    found = Elements(text)
-    (policy,) = [
-        attributes["content"] or ""
-        for _, attributes in found.found
-        if attributes.get("http-equiv") == "Content-Security-Policy"
-    ]
-    assert "default-src 'none'" in policy
-    assert "unsafe-inline" not in policy.split("script-src")[1].split(";")[0]
-    assert "unsafe-eval" not in policy
-    named = set(re.findall(r"'sha256-([^']+)'", policy))
-    scripts = re.findall(
-        r"<script(?: type=\"text/plain\" id=\"plotly\")?>(.*?)</script>", text, re.S
-    )
-    held = {
-        base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts
-    }
-    assert named == held
-    assert len(named) == 2
-
-
-def test_the_page_is_small_enough(text: str) -> None:
-    assert len(text.encode()) < 8_000_000
-    assert text.count("* plotly.js v") == 1
-
-
-def test_it_is_the_same_page_every_time() -> None:
-    assert shown(load_scan(PROTOTYPE)) == shown(load_scan(PROTOTYPE))
-
-
-# Hostile and odd scans
 
 HOSTILE = [
     "<img src=x onerror=alert(1)>",
     "</script><script>alert(1)</script>",
-    "<!--<script>",
+    "</style></title></svg><!--<script>",
     '"><svg onload=alert(1)>',
+    "' onmouseover='alert(1)",
     "{{ 7 * 7 }}{% for x in y %}",
     "<b>bold</b> <a href='javascript:alert(1)'>x</a>",
     "]]>' --",
@@ -249,7 +323,7 @@ HOSTILE = [
 
 
 def named(name: str) -> Scan:
-    scan = thorough([0.2, 0.4], tensors=(name, f"{name}.q_proj"), site="input", name=name)
+    scan = made([0.2, 0.4], tensors=(name, f"{name}.q_proj"), site="input", name=name)
     run = scan.run.model_copy(update={"command": name, "started": name, "versions": {name: name}})
     model = scan.model.model_copy(update={"architecture": name, "revision": name, "dtype": name})
     return scan.model_copy(
@@ -263,82 +337,23 @@ def named(name: str) -> Scan:
     )
 
 
+def several(name: str) -> str:
+    """A page of two scans in which every text from outside is `name`."""
+    return page([(name, groups_of(named(name))), ("other", groups_of(named(name)))])
+
+
 @pytest.fixture(scope="module")
 def harmless() -> Elements:
-    return Elements(shown(named("harmless")))
+    return Elements(several("harmless"))
 
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_name_brings_no_element_and_stays_readable(name: str, harmless: Elements) -> None:
-    text = shown(named(name))
+    text = several(name)
     found = Elements(text)
     assert [tag for tag, _ in found.found] == [tag for tag, _ in harmless.found]
     assert [sorted(a) for _, a in found.found] == [sorted(a) for _, a in harmless.found]
     visible = name.replace("\x1b", "\\x1b").replace("\u202e", "\\u202e")
-    assert visible in "".join(found.words) or "\u2028" in name
+    assert visible in found.text
     assert "49" not in found.words
-    assert not re.search("[\x1b\u202e]", text.split('id="plotly"')[0])
-
-
-@pytest.mark.parametrize("name", HOSTILE[:6])
-def test_no_chart_holds_markup(name: str) -> None:
-    content = Content([name], [groups_of(named(name))])
-    assert content.series[0].label  # it is plain text, which the template escapes
-    for figure in figures(
-        page([(name, groups_of(named(name))), ("b", groups_of(named("b")))])
-    ).values():
-        for value in texts(figure):
-            assert "<" not in value.replace("<extra></extra>", "")
-            assert "<" not in name or html.unescape(value) != value or "lt" not in value
-
-
-def texts(found: Any) -> list[str]:
-    if isinstance(found, str):
-        return [found]
-    if isinstance(found, list):
-        return [text for one in found for text in texts(one)]
-    if isinstance(found, dict):
-        return [text for one in found.values() for text in texts(one)]
-    return []
-
-
-def test_a_single_layer() -> None:
-    text = shown(made([0.3]))
-    assert Elements(text).rows("layers") == 1
-    assert "The only layer breaches" in text
-    assert [t["name"] for t in figures(text)["noise/0"]["data"]] == ["variable", "uniform"]
-
-
-def test_undefined_metrics_leave_gaps() -> None:
-    scan = with_metric(made([0.2, 0.3, 0.4]), 1, sqnr_db=None, relative_error=None)
-    text = shown(scan)
-    line = next(t for t in figures(text)["profile/0/sqnr_db"]["data"] if "customdata" in t)
-    assert line["y"][1] is None
-    assert line["y"][0] is not None
-    assert "no configuration, because relative_error of layer 1 is undefined" in text
-    assert "noise/0" not in figures(text)
-
-
-def test_a_metric_that_no_layer_has_has_no_chart() -> None:
-    none = dict.fromkeys(("sqnr_db", "deadzone", "saturation", "relative_error", "relative_l1"))
-    scan = with_metric(with_metric(made([0.2, 0.3]), 0, **none), 1, **none)
-    assert figures(shown(scan)) == {}
-
-
-def test_a_thousand_layers() -> None:
-    text = shown(made(rising(1000)))
-    assert Elements(text).rows("layers") == 1000
-    assert len(text) < 8_000_000
-
-
-@pytest.mark.parametrize("missing", ["plotly", "jinja2"])
-def test_what_is_missing_is_said_with_its_hint(
-    missing: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    there = module.importlib.util.find_spec
-    monkeypatch.setattr(
-        module.importlib.util, "find_spec", lambda name: None if name == missing else there(name)
-    )
-    with pytest.raises(InputError, match=f"the HTML report needs {missing}") as caught:
-        shown(made([0.2]))
-    assert caught.value.hint == f"pip install {missing}"
+    assert not re.search("[\x1b\u202e]", text)

@@ -1,0 +1,185 @@
+"""What the page of scans holds, and in which order: the answer, where it hurts, charts, tables.
+
+Several scans lie over each other in the charts by layer and stand one after the other elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from srdd.errors import counted
+from srdd.noise import CONTROLS, fingerprint
+from srdd.numerics.sites import SITES
+from srdd.reports.answer import answer
+from srdd.reports.groups import Group
+from srdd.reports.html import Section, render
+from srdd.reports.noise import configurations
+from srdd.reports.scan_view import (
+    heading,
+    kind_heat,
+    profile,
+    scan_table,
+    sites_and_formats,
+    token_chart,
+)
+from srdd.reports.verdicts import LEGEND
+from srdd.reports.view import Block, Chart, Column, Measure, Series, Table, Text
+
+MOST_MODULES = 50
+"""How many modules without figures are named."""
+
+Scans = Sequence[tuple[str, Sequence[Group]]]
+
+
+def page(scans: Scans) -> str:
+    """The page as text.
+
+    Arguments:
+        scans: for each scan its name and its groups, at least one of each.
+
+    Raises:
+        InputError: several tensors of a layer have no sums.
+    """
+    models = list(dict.fromkeys(groups[0].scan.model.name for _, groups in scans))
+    title = (models[0] or "unnamed") if len(models) == 1 else counted(len(models), "model")
+    return render(
+        title,
+        [block for name, groups in scans for block in _lead(name if scans[1:] else "", groups)],
+        [
+            Section("Distance from the floor by layer and kind", list(_heats(scans))),
+            Section("SQNR by layer", list(_profiles(scans))),
+            Section("SQNR of single tokens", list(_tokens(scans))),
+            Section("Noise by strategy", [b for one in scans for b in _noise(*one, scans)]),
+            Section("Tables", [block for one in scans for block in _tables(*one, scans)]),
+            Section("Source and caveats", [b for one in scans for b in _source(*one, scans)]),
+        ],
+    )
+
+
+def _lead(name: str, groups: Sequence[Group]) -> Iterator[Block]:
+    head = heading(groups[0].scan)
+    yield Text(f"{name}: {head}" if name else head, "heading")
+    yield from (Text(sentence, "answer") for sentence in answer(groups))
+
+
+def _of(name: str, scans: Scans) -> str:
+    """What tells the blocks of one of several scans apart."""
+    return f"{name}: " if len(scans) > 1 else ""
+
+
+def _shown(groups: Sequence[Group]) -> list[Group]:
+    """Without the products of which one operand is quantized."""
+    return [group for group in groups if group.operands in (None, "both")]
+
+
+def _main(groups: Sequence[Group]) -> list[Group]:
+    """Of these only the first format, which tables and the answer speak of."""
+    return [group for group in _shown(groups) if group.spec == groups[0].spec]
+
+
+def _heats(scans: Scans) -> Iterator[Chart]:
+    for name, groups in scans:
+        for group in _main(groups) if len(scans) > 1 else _shown(groups):
+            chart = kind_heat(group)
+            if len(chart.series) > 1 and any(v is not None for s in chart.series for v in s.values):
+                yield replace(chart, title=_of(name, scans) + chart.title)
+
+
+def _profiles(scans: Scans) -> Iterator[Chart]:
+    """A chart for each site, with a line for each format of each scan."""
+    by_place: dict[str, list[tuple[str, Group]]] = {}
+    for name, groups in scans:
+        for group in _shown(groups):
+            by_place.setdefault(group.place, []).append((_of(name, scans) + group.spec, group))
+    order = list(SITES)
+    for place in sorted(by_place, key=lambda p: order.index(by_place[p][0][1].site)):
+        labels, groups = zip(*by_place[place], strict=True)
+        chart = profile(groups, "sqnr_db", labels)
+        if any(value is not None for one in chart.series for value in one.values):
+            yield replace(chart, title=f"{chart.title}, site {place}")
+
+
+def _tokens(scans: Scans) -> Iterator[Chart]:
+    for name, groups in scans:
+        for group in _main(groups):
+            chart = token_chart(group)
+            if any(value is not None for one in chart.series for value in one.values):
+                yield replace(chart, title=_of(name, scans) + chart.title)
+
+
+def _tables(name: str, groups: Sequence[Group], scans: Scans) -> Iterator[Block]:
+    first = [group for group in groups if group.spec == groups[0].spec]
+    tables = [scan_table(first)]
+    if all(record.replicates is not None for group in first for record in group.tensors):
+        tables.insert(0, scan_table(first, "kind"))
+    if table := sites_and_formats(groups):
+        tables.append(table)
+    tables.append(replace(scan_table(groups, most=None), details=True))
+    for table in tables:
+        yield replace(table, title=_of(name, scans) + table.title)
+    yield Text(LEGEND, "note")
+
+
+def _noise(name: str, groups: Sequence[Group], scans: Scans) -> Iterator[Block]:
+    """The multipliers of every strategy; the controls are for `srdd suggest` to write."""
+    group = next((group for group in groups if group.site == "input"), groups[0])
+    configs, failed = configurations(group)
+    series = []
+    for strategy, config in configs.items():
+        factors = [0.0] * config.source.layers
+        for entry in config.layers:
+            factors[entry.layer] = entry.sigma / config.parameters.sigma_start
+        if strategy not in CONTROLS:
+            series.append(Series(strategy, tuple(factors)))
+    if series:
+        layers = tuple(range(len(group.scan.model.layers)))
+        title = f"{_of(name, scans)}sigma over sigma_start, from site {group.place}, {group.spec}"
+        yield Chart(title, "lines", "layer", layers, Measure(digits=3), tuple(series))
+        advice = next(iter(configs.values())).recommendation
+        reasons = "; ".join(advice.reasons)
+        yield Text(f"Recommended: {advice.strategy}, because {reasons}." if reasons else "", "note")
+        yield Text(
+            "`srdd suggest --strategy NAME` writes the configuration. None promises a gain in "
+            "accuracy: run it against uniform noise and the controls inverse and shuffled.",
+            "note",
+        )
+    for strategy, error in failed.items():
+        yield Text(f"{strategy}: no configuration, because {error.message}.", "note")
+
+
+def _source(name: str, groups: Sequence[Group], scans: Scans) -> Iterator[Block]:
+    scan = groups[0].scan
+    model, text, run = scan.model, scan.calibration, scan.run
+    yield from (Text(_of(name, scans) + warning, "warning") for warning in scan.warnings)
+    rows = {
+        "model": model.name,
+        "revision": model.revision,
+        "weights": model.fingerprint,
+        "calibration text": text.source,
+        "text's fingerprint": text.fingerprint,
+        "rounding": scan.settings.rounding,
+        "device": run.device,
+        "kernel": run.kernel,
+        "software": ", ".join(f"{key} {value}" for key, value in run.versions.items()),
+        "command": run.command,
+        "started": run.started,
+        "figures' fingerprint": fingerprint(scan),
+    }
+    columns = (Column("", align="left"), Column("", align="left"))
+    known = tuple((key, value) for key, value in rows.items() if value)
+    yield Table(f"{_of(name, scans)}source", columns, known)
+    missing = scan.not_measured
+    if missing:
+        more = len(missing) - MOST_MODULES
+        yield Table(
+            f"{_of(name, scans)}{counted(len(missing), 'module')} not measured",
+            (
+                Column("module", align="left", code=True),
+                Column("site", align="left"),
+                Column("reason", align="left"),
+            ),
+            tuple((one.module, one.site, one.reason) for one in missing[:MOST_MODULES]),
+            (f"and {more:,} more",) if more > 0 else (),
+            details=True,
+        )
