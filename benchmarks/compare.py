@@ -72,9 +72,7 @@ def scan_of(layers: int, factor: float, fingerprint: str, sites: list[str]) -> S
 
     rng = np.random.default_rng(0)
     kept = [one for one in measured(layers, factor, rng) if one.site in sites]
-    records = [
-        record for one in kept for record in build([one], rounding="even", prompts=79, seed=0)[0]
-    ]
+    records = [record for one in kept for record in build([one], rounding="even", seed=0)[0]]
     base = read_prototype(
         {
             "config": {"quant_type": "mxfp4", "num_layers": layers, "model_path": "made/up"},

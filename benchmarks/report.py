@@ -106,7 +106,7 @@ def _measured(sites: tuple[str, ...], specs: tuple[str, ...]) -> Iterator[Measur
 
 def scan(sites: tuple[str, ...], specs: tuple[str, ...] = ("mxfp4:floor",)) -> Scan:
     """A scan of 28 layers with these sites and formats."""
-    records, rankings = build(list(_measured(sites, specs)), rounding="even", prompts=64, seed=0)
+    records, rankings = build(list(_measured(sites, specs)), rounding="even", seed=0)
     layers = [
         {
             "index": layer,

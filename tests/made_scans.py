@@ -91,7 +91,7 @@ def made(
         for tensor in tensors
     ]
     one = [Measured(**{**vars(m), "site": site}) for m in one]
-    records, rankings = build(one, rounding="even", prompts=prompts, seed=0)
+    records, rankings = build(one, rounding="even", seed=0)
     layers = [
         {
             "index": index,
@@ -232,7 +232,6 @@ def scan_of(
             for operands in (OPERANDS if site == "linear" else (None,))
         ],
         rounding="even",
-        prompts=prompts,
         seed=0,
     )
     settings = base.settings.model_copy(update={"sites": list(levels), "formats": list(formats)})

@@ -97,15 +97,19 @@ def _max_length(scan: Scan) -> object:
 
 
 def same_prompts(old: Scan, new: Scan) -> bool:
-    """Whether both measured the same tokens of the same prompts in the same order.
+    """Whether both measured the same tokens of the same prompts, dealt alike into replicates.
 
-    Then replicate i of both holds the same prompts, and they can be resampled together.
+    Then replicate i of both holds the same prompts, and they can be left out together.
     """
     first, second = old.calibration, new.calibration
+    fingerprints = first.prompt_fingerprints, second.prompt_fingerprints
+    if first.replicate_rule == "prompt":  # in any order
+        fingerprints = sorted(fingerprints[0]), sorted(fingerprints[1])
     return (
-        bool(first.prompt_fingerprints)
-        and first.prompt_fingerprints == second.prompt_fingerprints
+        bool(fingerprints[0])
+        and fingerprints[0] == fingerprints[1]
         and first.skip_first_token == second.skip_first_token
+        and first.replicate_rule == second.replicate_rule
     )
 
 
@@ -188,7 +192,7 @@ def _prompts(old: Scan, new: Scan) -> Iterable[Remark]:
         count = scan.calibration.prompts
         if count is not None and 0 < count < FEW_PROMPTS:
             yield Remark(
-                f"{which} has only {counted(count, 'prompt')}: intervals are too narrow",
+                f"{which} has only {counted(count, 'prompt')}: intervals may be too narrow",
                 warning=True,
             )
     first = Counter(old.calibration.prompt_fingerprints)
@@ -206,8 +210,8 @@ def _prompts(old: Scan, new: Scan) -> Iterable[Remark]:
         )
     elif first == second:
         yield Remark(
-            "the same prompts, but in another order or without their first tokens: intervals treat "
-            "the two scans as independent and are wider than they need be",
+            "the same prompts, but without their first tokens in one or in other replicates: "
+            "intervals treat the two scans as independent and are wider than they need be",
             warning=True,
         )
     else:

@@ -1,19 +1,13 @@
 """Merging scans: the scans of the parts of a prompt set make the scan of the whole.
 
-Sums add, so the figures are those of one scan up to rounding of the forward pass: prompts that run
-in other batches see other padding, which can change a model's last digits. With a batch size of 1
-they are the same. A prompt's replicate follows from its number in the whole set, and the prompts of
-the second scan come after those of the first, so the second's replicates move up by the number of
-prompts in the first before they are added.
+Sums add, and a prompt's replicate follows from the prompt alone, so the figures are those of one
+scan up to rounding of the forward pass: prompts that run in other batches see other padding, which
+can change a model's last digits. With a batch size of 1 they are the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from itertools import accumulate
-
-import numpy as np
 
 from srdd.documents.records import (
     Measured,
@@ -21,11 +15,11 @@ from srdd.documents.records import (
     build,
     experts_in,
     from_record,
+    prompt_warnings,
     unseen_experts,
 )
 from srdd.documents.scan import Calibration, NotMeasured, Scan
 from srdd.errors import MergeError, counted
-from srdd.numerics.confidence import few_prompts
 from srdd.prompts.fingerprints import set_fingerprint
 
 _MUST_AGREE: tuple[tuple[str, Callable[[Scan], object]], ...] = (
@@ -47,6 +41,12 @@ _MUST_AGREE: tuple[tuple[str, Callable[[Scan], object]], ...] = (
 
 
 def _check_settings(first: Scan, other: Scan, who: str) -> None:
+    if "order" in (first.calibration.replicate_rule, other.calibration.replicate_rule):
+        raise MergeError(
+            f"{who} cannot be merged: one was made by a version of srdd whose replicates follow "
+            "the order of the prompts",
+            "scan the model again",
+        )
     for name, read in _MUST_AGREE:
         a, b = read(first), read(other)
         if a != b:
@@ -86,17 +86,16 @@ def _check_prompts(first: Calibration, other: Calibration, who: str) -> None:
     )
 
 
-def _added(parts: Sequence[Scan], shifts: Sequence[int]) -> list[Measured]:
-    """The sums of all parts, whose replicates move up by `shifts`."""
+def _added(parts: Sequence[Scan]) -> list[Measured]:
+    """The sums of all parts."""
     total: dict[tuple[object, ...], Measured] = {}
-    for part, shift in zip(parts, shifts, strict=True):
+    for part in parts:
         for one in map(from_record, part.records):
             key = (one.layer, *one.group, one.tensor)
-            moved = replace(one, replicates=np.roll(one.replicates, shift, axis=0))
             if key not in total:
-                total[key] = one if one.site == "weight" else moved
+                total[key] = one
             elif one.site != "weight":  # the same weights in all, whatever the prompts
-                total[key] = add(total[key], moved)
+                total[key] = add(total[key], one)
     return list(total.values())
 
 
@@ -121,31 +120,23 @@ def _in_both(a: NotMeasured, b: NotMeasured) -> NotMeasured | None:
     return a.model_copy(update={"reason": reason}) if reason else None
 
 
-def _warnings(parts: Sequence[Scan], prompts: int) -> list[str]:
+def _warnings(parts: Sequence[Scan], measured: Sequence[Measured], prompts: int) -> list[str]:
     """The warnings of all parts, without what is true of a part only."""
-    kept = [
-        sentence
-        for part in parts
-        for sentence in part.warnings
-        if sentence != few_prompts(part.calibration.prompts or 0)
-    ]
-    few = few_prompts(prompts)
-    return list(dict.fromkeys([*kept, *([few] if few else [])]))
+    kept: list[str] = []
+    for part in parts:
+        own = prompt_warnings(map(from_record, part.records), part.calibration.prompts or 0)
+        kept += [sentence for sentence in part.warnings if sentence not in own]
+    return list(dict.fromkeys([*kept, *prompt_warnings(measured, prompts)]))
 
 
 def _merge(parts: Sequence[Scan]) -> Scan:
     first = parts[0]
-    prompts = [part.calibration.prompts or 0 for part in parts]
     totals = {
         name: sum(getattr(part.calibration, name) or 0 for part in parts)
         for name in ("prompts", "tokens", "truncated", "left_out")
     }
-    records, rankings = build(
-        _added(parts, [0, *accumulate(prompts[:-1])]),
-        rounding=first.settings.rounding,
-        prompts=totals["prompts"],
-        seed=first.settings.seed,
-    )
+    measured = _added(parts)
+    records, rankings = build(measured, rounding=first.settings.rounding, seed=first.settings.seed)
     fingerprints = [one for part in parts for one in part.calibration.prompt_fingerprints]
     sources = dict.fromkeys(part.calibration.source for part in parts)
     calibration = first.calibration.model_copy(
@@ -164,7 +155,7 @@ def _merge(parts: Sequence[Scan]) -> Scan:
             "records": records,
             "rankings": rankings,
             "not_measured": _not_measured(parts),
-            "warnings": _warnings(parts, totals["prompts"]),
+            "warnings": _warnings(parts, measured, totals["prompts"]),
         }
     )
 

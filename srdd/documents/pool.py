@@ -21,18 +21,12 @@ POOLED = "all"
 """What stands in place of a tensor's name where several are pooled."""
 
 
-def pool_groups(
-    groups: Iterable[Sequence[Record]], *, rounding: str, seed: int, intervals: bool = True
-) -> list[Record]:
+def pool_groups(groups: Iterable[Sequence[Record]], *, rounding: str) -> list[Record]:
     """One record for each group of records.
-
-    Pooling many groups at once is cheaper than one after the other, since prompts are resampled
-    once for all of them.
 
     Arguments:
         groups: each at least one record, all of one site.
-        rounding, seed: those of the scan.
-        intervals: False leaves out the bootstrap, which is most of the work.
+        rounding: that of the scan.
 
     Raises:
         InputError: the records hold no sums, so they cannot be added.
@@ -43,24 +37,20 @@ def pool_groups(
     return records_of(
         [_pooled(group) for group in members],
         rounding=rounding,
-        prompts=max(len(r.replicates.tokens) for g in members for r in g if r.replicates),
-        seed=seed if intervals else None,
     )
 
 
-def pool(records: Sequence[Record], *, rounding: str, seed: int, intervals: bool = True) -> Record:
+def pool(records: Sequence[Record], *, rounding: str) -> Record:
     """Records of one site in one format as a single record; see `pool_groups`."""
-    return pool_groups([records], rounding=rounding, seed=seed, intervals=intervals)[0]
+    return pool_groups([records], rounding=rounding)[0]
 
 
-def pool_layers(
-    records: Iterable[Record], *, rounding: str, seed: int, intervals: bool = True
-) -> list[Record]:
+def pool_layers(records: Iterable[Record], *, rounding: str) -> list[Record]:
     """Records of one site in one format -> one record a layer, in order; see `pool_groups`."""
     layers: dict[int, list[Record]] = {}
     for record in sorted(records, key=lambda record: record.layer):
         layers.setdefault(record.layer, []).append(record)
-    return pool_groups(layers.values(), rounding=rounding, seed=seed, intervals=intervals)
+    return pool_groups(layers.values(), rounding=rounding)
 
 
 def _pooled(records: Sequence[Record]) -> Measured:

@@ -9,17 +9,26 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from srdd.documents import scan as schema
-from srdd.errors import MergeError
+from srdd.errors import MergeError, counted
 from srdd.numerics import histogram, sums
-from srdd.numerics.confidence import intervals, stability
+from srdd.numerics.confidence import few_carry_most, few_prompts, intervals, stability
 from srdd.numerics.formats import FormatSpec, parse_spec
 from srdd.numerics.metrics import derive, floor_of, product_floor_db, why_undefined
-from srdd.numerics.sites import UNDEFINED, ranked_by
+from srdd.numerics.sites import UNDEFINED, needs_prompts, ranked_by
 
 REPLICATES = 64
-"""Prompt number i belongs to replicate i mod 64."""
+"""Groups of prompts whose sums are kept apart; see `replicate_of`."""
 
 TOP_K = 10
+
+
+def replicate_of(fingerprint: str) -> int:
+    """The replicate of the prompt with this fingerprint, which is 40 bits or more in hexadecimal.
+
+    It follows from the prompt alone, so that scans of parts add up to the scan of the whole, and
+    that no order in the file, such as by kind of prompt, shows in the replicates.
+    """
+    return int(fingerprint[:10], 16) % REPLICATES
 
 
 @dataclass(frozen=True)
@@ -65,7 +74,7 @@ def _defined(value: float) -> float | None:
 
 
 def _record(
-    measured: Measured, rounding: str, stored: int, ends: dict[str, tuple[float, float]] | None
+    measured: Measured, rounding: str, stored: int, ends: dict[str, tuple[float, float]]
 ) -> schema.Record:
     pooled = measured.replicates.sum(axis=0)
     metrics = {name: _defined(float(value)) for name, value in derive(pooled).items()}
@@ -87,8 +96,7 @@ def _record(
             "operands": measured.operands,
             "metrics": metrics,
             "vs_floor_db": None if sqnr is None else sqnr - floor,
-            "intervals": ends
-            and {
+            "intervals": {
                 name: None if np.isnan(pair).any() or name in meaningless else pair
                 for name, pair in ends.items()
             },
@@ -105,27 +113,20 @@ def _record(
     )
 
 
-def records_of(
-    group: Sequence[Measured], *, rounding: str, prompts: int, seed: int | None
-) -> list[schema.Record]:
+def records_of(group: Sequence[Measured], *, rounding: str) -> list[schema.Record]:
     """The records of tensors of one site, in the order given.
 
     Arguments:
-        group: tensors of one site; prompts are resampled for all of them together.
+        group: tensors of one site. Replicates after the last that any of them fills are not stored.
         rounding: what the floors are those of.
-        prompts: how many prompts were measured; replicates beyond them are not stored.
-        seed: of the bootstrap; None for records without intervals, which cost much less.
     """
-    ends: list[dict[str, tuple[float, float]] | None] = [None] * len(group)
-    if seed is not None:
-        found = intervals(np.stack([one.replicates for one in group], axis=1))
-        pairs = {name: both.tolist() for name, both in found.items()}
-        ends = [
-            {name: tuple(both[place]) for name, both in pairs.items()}
-            for place in range(len(group))
-        ]
-    # Weights do not vary with the prompts and fill the first replicate only.
-    stored = 1 if group[0].site == "weight" else min(REPLICATES, prompts)
+    stacked = np.stack([one.replicates for one in group], axis=1)
+    pairs = {name: both.tolist() for name, both in intervals(stacked).items()}
+    ends = [
+        {name: tuple(both[place]) for name, both in pairs.items()} for place in range(len(group))
+    ]
+    filled = np.flatnonzero(sums.field(stacked, "tokens").any(axis=1))
+    stored = 1 + int(filled[-1]) if len(filled) else 1
     return [_record(one, rounding, stored, own) for one, own in zip(group, ends, strict=True)]
 
 
@@ -149,13 +150,14 @@ def _rankings(group: Sequence[Measured], seed: int) -> list[schema.Ranking]:
 
 
 def build(
-    measured: Sequence[Measured], *, rounding: str, prompts: int, seed: int
+    measured: Sequence[Measured], *, rounding: str, seed: int
 ) -> tuple[list[schema.Record], list[schema.Ranking]]:
     """All records of a scan, with intervals, and how stable the ranking in each group is.
 
     Arguments:
         measured: in any order; the records come in order of site, format and layer.
-        rounding, prompts, seed: see `records_of`.
+        rounding: what the floors are those of.
+        seed: of the draws that tell the stability of the rankings.
     """
     groups: dict[tuple[str, str, str | None], list[Measured]] = {}
     for one in sorted(measured, key=lambda one: one.layer):  # in a layer, as its tensors come
@@ -163,9 +165,28 @@ def build(
     order = dict.fromkeys(one.group for one in measured)
     records, rankings = [], []
     for key in order:
-        records += records_of(groups[key], rounding=rounding, prompts=prompts, seed=seed)
+        records += records_of(groups[key], rounding=rounding)
         rankings += _rankings(groups[key], seed)
     return records, rankings
+
+
+def prompt_warnings(measured: Iterable[Measured], prompts: int) -> list[str]:
+    """Why intervals of figures from so many prompts may be too narrow, in at most one sentence."""
+    if few := few_prompts(prompts):
+        return [few]
+    on_prompts = [one for one in measured if needs_prompts([one.site])]
+    if not on_prompts:
+        return []
+    numbers = few_carry_most(np.stack([one.replicates for one in on_prompts], axis=1))
+    if np.isnan(numbers).all():
+        return []
+    worst = on_prompts[int(np.nanargmin(numbers))]
+    tensors = {(on_prompts[n].site, on_prompts[n].tensor) for n in np.flatnonzero(numbers > 0)}
+    return [
+        f"a few prompts carry most of the energy in {counted(len(tensors), 'tensor')}, most of all "
+        f"in {worst.tensor} (site {worst.site}), worth {np.nanmin(numbers):.1f} equal prompts: "
+        "SQNR there is that of these prompts, and its interval may be too narrow"
+    ]
 
 
 _UNSEEN = re.compile(r"experts? (\d+(?:, \d+)*) of (\d+) saw no token")

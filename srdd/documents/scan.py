@@ -108,7 +108,12 @@ class Model(Part):
 
 
 class Calibration(Part):
-    """Which text it was measured on. The fingerprints are of token ids, in order of the prompts."""
+    """Which text it was measured on. The fingerprints are of token ids, in order of the prompts.
+
+    `replicate_rule` says what a prompt's replicate follows from: its fingerprint (`prompt`: the
+    number that the first ten digits are, modulo 64), or, in version 1, its place modulo 64 in the
+    `order` of the prompts.
+    """
 
     source: str | None
     fingerprint: str | None
@@ -120,6 +125,7 @@ class Calibration(Part):
     max_length: Count | None
     chat_template: bool | None
     skip_first_token: bool | None
+    replicate_rule: Literal["prompt", "order"] = "prompt"
 
 
 class Thresholds(Part):
@@ -173,7 +179,7 @@ class Sums(Part):
 
 
 class Replicates(Part):
-    """The same sums, one value a replicate; prompt number i is in replicate i mod 64."""
+    """The same sums, one value a replicate: a group of prompts; see `Calibration`."""
 
     tokens: list[Count]
     elements: list[Count]
@@ -390,14 +396,18 @@ class Scan(Part):
 def _upgraded(found: dict[str, Any]) -> dict[str, Any]:
     """A scan of an older schema version as one of the present version.
 
-    Version 1 has `floor_distance_db`, the floor minus the SQNR measured, instead of `vs_floor_db`.
+    Version 1 has `floor_distance_db`, the floor minus the SQNR measured, instead of `vs_floor_db`,
+    and dealt prompts into replicates by their order.
     """
     if found["schema_version"] != 1:
         return found
     records = found.get("records")
     if isinstance(records, list):
         records = [_record_of_version_1(one) if isinstance(one, dict) else one for one in records]
-    return found | {"schema_version": VERSION, "records": records}
+    found = found | {"schema_version": VERSION, "records": records}
+    if isinstance(calibration := found.get("calibration"), dict):
+        found["calibration"] = {"replicate_rule": "order"} | calibration
+    return found
 
 
 def _record_of_version_1(record: dict[str, Any]) -> dict[str, Any]:

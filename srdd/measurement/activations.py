@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import nn
 
-from srdd.documents.records import REPLICATES, Measured
+from srdd.documents.records import Measured, replicate_of
 from srdd.errors import counted
 from srdd.measurement.capture import Capture, Point
 from srdd.measurement.forward import run_halving
@@ -101,16 +101,15 @@ class _Feed:
     """What the capture has to know of each token of a batch: its replicate and its key."""
 
     def __init__(self, tokenized: TokenizedPrompts, skip_first: bool) -> None:
-        # Replicates follow the order of the prompts that are measured, which is what lets two
-        # scans of parts be merged into the scan of the whole.
         self._place = {number: place for place, number in enumerate(tokenized.index)}
         self._names = [int(name[:10], 16) for name in tokenized.fingerprints]
+        self._replicates = [replicate_of(name) for name in tokenized.fingerprints]
         self._skip_first = skip_first
 
     def replicates(self, batch: Batch) -> torch.Tensor:
         """(prompts, tokens) int64; NOT_COUNTED for padding and tokens that are left out."""
-        places = torch.tensor([self._place[number] % REPLICATES for number in batch.index])
-        replicates = torch.where(batch.attention_mask.bool(), places[:, None], NOT_COUNTED)
+        own = torch.tensor([self._replicates[self._place[number]] for number in batch.index])
+        replicates = torch.where(batch.attention_mask.bool(), own[:, None], NOT_COUNTED)
         if self._skip_first:
             replicates[:, 0] = NOT_COUNTED
         return replicates

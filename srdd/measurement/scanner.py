@@ -15,7 +15,7 @@ from typing import Any
 from torch import nn
 
 from srdd.documents import scan as schema
-from srdd.documents.records import Measured, build
+from srdd.documents.records import Measured, build, prompt_warnings
 from srdd.errors import UsageError, counted
 from srdd.measurement.activations import measure_activations
 from srdd.measurement.forward import tokenize_for
@@ -28,7 +28,6 @@ from srdd.model.linears import find_weights
 from srdd.model.precision import check_full_precision
 from srdd.model.running import device_of, vocabulary_of
 from srdd.model.structure import find_structure
-from srdd.numerics.confidence import few_prompts
 from srdd.numerics.kernels import kernel_name
 from srdd.numerics.metrics import Thresholds
 from srdd.numerics.sums import INDEX
@@ -148,8 +147,7 @@ def measure_model(
         measured += of_weights
         not_measured |= reasons
 
-    used = 0 if tokenized is None else len(tokenized.index)
-    records, rankings = build(measured, rounding=plan.rounding, prompts=used, seed=plan.seed)
+    records, rankings = build(measured, rounding=plan.rounding, seed=plan.seed)
     _warn_of_results(measured, tokenized, listener)
     device = device_of(model)
     return schema.Scan(
@@ -224,6 +222,5 @@ def _warn_of_results(
     if tokenized.left_out:
         reasons = ", ".join(sorted({entry.reason for entry in tokenized.left_out}))
         listener.warn(f"left out {counted(len(tokenized.left_out), 'prompt')}: {reasons}")
-    few = few_prompts(len(tokenized.index))
-    if few is not None:
-        listener.warn(few)
+    for sentence in prompt_warnings(measured, len(tokenized.index)):
+        listener.warn(sentence)

@@ -123,7 +123,7 @@ def figures_of(scan: Scan, *, site: str | None, format: str | None, metric: str)
         from srdd.documents.pool import pool_layers
 
         settings = scan.settings
-        records = pool_layers(records, rounding=settings.rounding, seed=settings.seed)
+        records = pool_layers(records, rounding=settings.rounding)
     _check_complete(scan, records, site)
     values = _values(records, metric)
     first = records[0]

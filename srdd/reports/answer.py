@@ -9,13 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from srdd.errors import counted
+from srdd.numerics.confidence import FEW_PROMPTS
 from srdd.reports.groups import Group
 from srdd.reports.rows import Row, rows_of, whole, worst_first
 from srdd.reports.verdicts import BROKEN, POOR_DB
 from srdd.reports.view import Column, Measure
-
-FEW_PROMPTS = 32
-"""Below this, intervals are known to be too narrow."""
 
 MOST_PATTERNS, MOST_SINGLES = 2, 2
 USUAL_DB = 2.0
@@ -195,4 +193,4 @@ def _few(group: Group) -> list[str]:
     prompts = group.scan.calibration.prompts
     if prompts is None or prompts >= FEW_PROMPTS or group.site == "weight":
         return []
-    return [f"From {counted(prompts, 'prompt')} only: the intervals are too narrow."]
+    return [f"From {counted(prompts, 'prompt')} only: the intervals may be too narrow."]

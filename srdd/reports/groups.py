@@ -75,7 +75,7 @@ class Group:
         from srdd.documents.pool import pool_layers
 
         settings = self.scan.settings
-        return tuple(pool_layers(self.tensors, rounding=settings.rounding, seed=settings.seed))
+        return tuple(pool_layers(self.tensors, rounding=settings.rounding))
 
     @property
     def rankings(self) -> tuple[Ranking, ...]:

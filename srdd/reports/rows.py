@@ -125,7 +125,7 @@ def _by_key(group: Group, by: str) -> dict[_Key, tuple[Record, tuple[Record, ...
     for record in sorted(group.tensors, key=_kind_place):
         members.setdefault(kinds(record), []).append(record)
     settings = group.scan.settings
-    pooled = pool_groups(members.values(), rounding=settings.rounding, seed=settings.seed)
+    pooled = pool_groups(members.values(), rounding=settings.rounding)
     return {
         (None, kind, ""): (record, tuple(members[kind]))
         for kind, record in zip(members, pooled, strict=True)
@@ -141,7 +141,7 @@ def _pool(group: Group, records: Sequence[Record]) -> Record:
     if len(records) == 1:
         return records[0]
     settings = group.scan.settings
-    return pool(records, rounding=settings.rounding, seed=settings.seed)
+    return pool(records, rounding=settings.rounding)
 
 
 def _kind_place(record: Record) -> tuple[int, str]:

@@ -130,12 +130,18 @@ class TestIntervals:
         assert high == pytest.approx(drawn.high, abs=0.15 * width)
         assert width < high - low < 1.3 * width
 
-    def test_another_order_of_the_same_prompts_is_not_paired(self) -> None:
-        found = compare_scans(
-            scan_of([self.old]), scan_of([self.new[::-1]], texts=prompts(40)[::-1])
-        )
-        assert found.groups[0].basis == "independent"
-        assert any("in another order" in remark.text for remark in found.remarks)
+    def test_the_same_prompts_are_paired_in_any_order(self) -> None:
+        old, new = scan_of([self.old]), scan_of([self.new], texts=prompts(40)[::-1])
+        assert compare_scans(old, new).groups[0].basis == "paired"
+
+    @pytest.mark.parametrize("rules", [("order", "order"), ("order", "prompt")])
+    def test_replicates_that_follow_another_order_are_not_paired(
+        self, rules: tuple[str, str]
+    ) -> None:
+        old = changed(scan_of([self.old]), "calibration", replicate_rule=rules[0])
+        new = scan_of([self.new[::-1]], texts=prompts(40)[::-1])
+        new = changed(new, "calibration", replicate_rule=rules[1])
+        assert compare_scans(old, new).groups[0].basis == "independent"
 
     def test_a_skipped_first_token_is_not_paired(self) -> None:
         new = changed(scan_of([self.new]), "calibration", skip_first_token=True)

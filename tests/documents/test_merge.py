@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
 import families
 import numpy as np
 import pytest
+import torch
 from made_scans import made, thorough
 
 from srdd import merge_scans
 from srdd.documents.records import REPLICATES, from_record
-from srdd.documents.scan import Calibration, NotMeasured, Scan
+from srdd.documents.scan import Calibration, NotMeasured, Scan, read_scan
 from srdd.errors import MergeError
 from srdd.measurement.scanner import scan_model
 from srdd.numerics.confidence import intervals
@@ -186,6 +188,46 @@ def test_parts_that_were_batched_make_the_whole(scanned: Scanner) -> None:
         np.testing.assert_allclose(a[:, -6:], b[:, -6:], rtol=1e-6)
 
 
+def test_a_prompt_has_the_same_replicate_wherever_it_stands(tokenizer: Any) -> None:
+    def replicates(texts: list[str]) -> np.ndarray:
+        scan = scan_model(
+            families.shared("llama"), tokenizer, texts, sites=["output"], batch_size=1
+        )
+        return from_record(scan.records[0]).replicates
+
+    first, other = replicates(TEXTS[:5]), replicates(TEXTS[4::-1])
+    np.testing.assert_array_equal(first[:, :6], other[:, :6])
+    np.testing.assert_array_equal(first > 0, sum(replicates([t]) for t in TEXTS[:5]) > 0)
+
+
+def test_scans_whose_replicates_follow_the_order_are_refused(scanned: Scanner) -> None:
+    found = json.loads(scanned(0, 5).to_json())
+    found["schema_version"] = 1
+    del found["calibration"]["replicate_rule"]
+    for record in found["records"]:
+        record["floor_distance_db"] = -record.pop("vs_floor_db")
+    old = read_scan(found, "old.json")
+    assert old.calibration.replicate_rule == "order"
+    assert merge_scans([old]) == old
+    for scans in ([old, scanned(5, 12)], [scanned(5, 12), old], [old, old]):
+        with pytest.raises(MergeError, match="order of the prompts"):
+            merge_scans(scans)
+
+
+def test_a_warning_of_few_prompts_that_carry_most_is_that_of_the_whole(tokenizer: Any) -> None:
+    model = families.new("llama")
+    with torch.no_grad():
+        model.model.embed_tokens.weight[67].mul_(1000)  # "a"
+    quiet = from_strings([f"{n:02d} bcdefg" for n in range(40)])
+    loud = from_strings([f"a {n:02d}" for n in range(1)] + [f"h {n:02d}" for n in range(14)])
+    parts = [scan_model(model, tokenizer, each, sites=["output"]) for each in (quiet, loud)]
+    assert not [text for text in parts[0].warnings if "carry most" in text]
+    assert [text for text in parts[1].warnings if "carry most" in text]
+    both = merge_scans(parts)
+    (text,) = (text for text in both.warnings if "carry most" in text)
+    assert "worth 1." in text
+
+
 def test_three_parts_merge_in_any_grouping(scanned: Scanner) -> None:
     a, b, c = scanned(0, 3), scanned(3, 7), scanned(7, 12)
     left = merge_scans([merge_scans([a, b]), c])
@@ -250,7 +292,7 @@ def test_a_part_in_which_a_layer_did_not_run_adds_nothing_to_it(scanned: Scanner
     again = merge_scans([partial, a])
     layer = next(record for record in again.records if record.layer == 1)
     assert layer.replicates is not None
-    assert layer.replicates.tokens[:7] == [0] * 7
+    assert sum(layer.replicates.tokens) == a.calibration.tokens
 
 
 # What does not belong together

@@ -1,4 +1,4 @@
-"""Pooling: sums of several tensors add, and the bootstrap runs only where it is asked for."""
+"""Pooling: sums of several tensors add."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from srdd.documents.pool import POOLED, pool, pool_groups, pool_layers
 from srdd.documents.scan import Scan
 from srdd.errors import InputError
 
-HOW = {"rounding": "even", "seed": 0}
+HOW = {"rounding": "even"}
 
 
 @pytest.fixture(scope="module")
@@ -41,14 +41,6 @@ def test_groups_pooled_together_are_those_pooled_alone(scan: Scan) -> None:
         for name, ends in alone.intervals or ():
             assert getattr(together.intervals, name) == pytest.approx(ends, rel=1e-12)
         assert together.model_copy(update={"intervals": alone.intervals}) == alone
-
-
-def test_without_intervals_nothing_is_resampled(
-    scan: Scan, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    expected = [r.model_copy(update={"intervals": None}) for r in pool_layers(scan.records, **HOW)]
-    monkeypatch.setattr("srdd.documents.records.intervals", None)
-    assert pool_layers(scan.records, **HOW, intervals=False) == expected
 
 
 def test_no_groups_are_no_records() -> None:

@@ -13,15 +13,17 @@ import torch
 from families import FAMILIES, LAYERS, TUPLES
 from torch import nn
 
-from srdd.documents.records import from_record
+from srdd.documents.records import from_record, replicate_of
 from srdd.documents.scan import Record, Scan
 from srdd.errors import InputError, SrddError, UsageError
 from srdd.measurement.listener import Listener
 from srdd.measurement.provenance import Origin
 from srdd.measurement.scanner import scan_model as scan_every_site
+from srdd.numerics.confidence import few_prompts, occupied
 from srdd.numerics.formats import parse_spec
 from srdd.numerics.kernels import row_sums
 from srdd.numerics.sums import COUNTS, INDEX
+from srdd.prompts.fingerprints import prompt_fingerprint
 
 PROMPTS = (
     "What is 12 times 12? Think step by step.",
@@ -43,8 +45,8 @@ HooksOf = Callable[[nn.Module], list[str]]
 
 
 def replicates(record: Record) -> np.ndarray[Any, Any]:
-    """The sums of each prompt, (prompts, fields)."""
-    return from_record(record).replicates[: len(PROMPTS)]
+    """The sums of each prompt, (prompts, fields), in order of their replicates."""
+    return occupied(from_record(record).replicates[:, None])[:, 0]
 
 
 def by_hand(model: nn.Module, layers: Sequence[str], tokenizer: Any) -> np.ndarray[Any, Any]:
@@ -59,20 +61,22 @@ def by_hand(model: nn.Module, layers: Sequence[str], tokenizer: Any) -> np.ndarr
         return hook
 
     handles = [model.get_submodule(n).register_forward_hook(keep(n)) for n in layers]
-    found = []
+    found, places = [], []
     try:
         for prompt in PROMPTS:
             ids = torch.tensor([tokenizer(prompt)["input_ids"]])
             with torch.no_grad():
                 model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
             rows = [kept[name][0] for name in layers]
+            places.append(replicate_of(prompt_fingerprint(ids[0].tolist())))
             found.append(
                 [row_sums(x, parse_spec("mxfp4"), kernel="eager").sum(0).numpy() for x in rows]
             )
     finally:
         for handle in handles:
             handle.remove()
-    return np.array(found).swapaxes(0, 1)
+    assert len(set(places)) == len(PROMPTS)
+    return np.array(found)[np.argsort(places)].swapaxes(0, 1)
 
 
 # Every family
@@ -258,7 +262,8 @@ def test_skipping_first_tokens_leaves_out_one_a_prompt(llama: nn.Module, tokeniz
     firsts = [prompt.encode()[:1].decode() for prompt in PROMPTS]
     first = scan_model(llama, tokenizer, firsts)
     for a, b, c in zip(whole.records, rest.records, first.records, strict=True):
-        np.testing.assert_allclose(replicates(b), replicates(a) - replicates(c), rtol=1e-5)
+        rest_of_a = replicates(a).sum(axis=0) - replicates(c).sum(axis=0)
+        np.testing.assert_allclose(replicates(b).sum(axis=0), rest_of_a, rtol=1e-5)
     assert (whole.calibration.skip_first_token, rest.calibration.skip_first_token) == (False, True)
 
 
@@ -267,9 +272,7 @@ def test_a_prompt_of_one_token_has_none_left_when_first_tokens_are_skipped(
 ) -> None:
     scan = scan_model(llama, tokenizer, ["ab", "c"], skip_first_token=True)
     assert [record.sums.tokens for record in scan.records if record.sums] == [1] * LAYERS
-    assert [record.replicates.tokens for record in scan.records if record.replicates] == (
-        [[1, 0]] * LAYERS
-    )
+    assert [len(replicates(record)) for record in scan.records] == [1] * LAYERS
 
 
 def test_when_nothing_is_left_to_measure_every_metric_is_undefined(
@@ -425,7 +428,7 @@ def test_the_document_says_what_was_measured(llama: nn.Module, tokenizer: Any) -
     assert scan.run.elapsed_s > 0
     assert scan.warnings == [
         "a note",
-        "only 5 prompts: intervals are too narrow and rankings of similar layers mean little",
+        few_prompts(5),
     ]
     assert len(scan.records) == 2 * LAYERS
 
