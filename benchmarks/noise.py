@@ -20,7 +20,7 @@ from benchmarks.scan import large_model
 from srdd.documents.rin import RinConfig
 from srdd.model.structure import find_structure
 from srdd.rin import noisy
-from srdd.rin.places import places_of
+from srdd.rin.targets import targets_of
 
 
 def config_for(model: torch.nn.Module, layer_type: str) -> RinConfig:
@@ -108,7 +108,7 @@ def main() -> None:
             pass
 
     def resolve() -> None:
-        places_of(model, config)
+        targets_of(model, config)
 
     forward()
     noise()

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from srdd.rin.callback import RinCallback
     from srdd.rin.inject import noisy
-    from srdd.rin.noted import ModuleNoise, NoiseReport
+    from srdd.rin.report import ModuleNoise, NoiseReport
 
 _HOMES = {
-    "ModuleNoise": "srdd.rin.noted",
-    "NoiseReport": "srdd.rin.noted",
+    "ModuleNoise": "srdd.rin.report",
+    "NoiseReport": "srdd.rin.report",
     "RinCallback": "srdd.rin.callback",
     "noisy": "srdd.rin.inject",
 }

@@ -36,9 +36,9 @@ from transformers import TrainerCallback
 
 from srdd.documents.rin import RinConfig
 from srdd.errors import UsageError, unknown_name
-from srdd.rin.inject import noisy_places
-from srdd.rin.noted import NoiseReport
-from srdd.rin.places import Place, places_of
+from srdd.rin.inject import noisy_targets
+from srdd.rin.report import NoiseReport
+from srdd.rin.targets import Targets, targets_of
 
 DURING = ("step", "generation")
 
@@ -81,7 +81,7 @@ class RinCallback(TrainerCallback):  # type: ignore[misc]
         self.last: NoiseReport | None = None
         self._during = during
         self._noise = ExitStack()
-        self._places: Sequence[Place] = ()
+        self._targets = Targets((), ())
         self._since_log: list[NoiseReport] = []
         self._trainer: Any = None
         self._running: str | None = None
@@ -128,7 +128,7 @@ class RinCallback(TrainerCallback):  # type: ignore[misc]
         self._noise.close()  # of a run that was started again with a smaller batch
         self._listen_no_more()
         self._since_log = []
-        self._places = places_of(given["model"], self.config)
+        self._targets = targets_of(given["model"], self.config)
         if self._running == "generation":
             self._listen(given["model"])
 
@@ -162,8 +162,12 @@ class RinCallback(TrainerCallback):  # type: ignore[misc]
     @contextmanager
     def _noisy(self, model: nn.Module) -> Iterator[None]:
         state = self._trainer.state
-        with noisy_places(
-            model, self._places, step=state.global_step, total_steps=state.max_steps, seed=self.seed
+        with noisy_targets(
+            model,
+            self._targets,
+            step=state.global_step,
+            total_steps=state.max_steps,
+            seed=self.seed,
         ) as report:
             self.last = report
             self._since_log.append(report)

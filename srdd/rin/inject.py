@@ -27,8 +27,8 @@ from srdd.documents.rin import RinConfig
 from srdd.errors import UsageError
 from srdd.rin import weights
 from srdd.rin.draws import standard_normal
-from srdd.rin.noted import ModuleNoise, NoiseReport
-from srdd.rin.places import Place, places_of, plain_name, unwrapped
+from srdd.rin.report import ModuleNoise, NoiseReport
+from srdd.rin.targets import Target, Targets, plain_name, targets_of, unwrapped
 
 AT_ONCE = 1 << 20
 """Elements that noise is added to at a time, so that it needs little memory of its own."""
@@ -59,14 +59,14 @@ def noisy(
 
     Raises:
         UsageError: a step outside the run; noise that is in the model already; or weights that were
-            changed inside, which is told once they are clean.
+            changed or replaced inside, raised once the model is clean again.
         InputError: the configuration is for another model, or the model's weights are out of reach:
-            see `srdd.rin.places` and `srdd.rin.weights`.
+            see `srdd.rin.targets` and `srdd.rin.weights`.
     """
     check_step(step, total_steps)
     weights.check_model(model)
-    places = places_of(model, config)
-    with noisy_places(model, places, step=step, total_steps=total_steps, seed=seed) as report:
+    targets = targets_of(model, config)
+    with noisy_targets(model, targets, step=step, total_steps=total_steps, seed=seed) as report:
         yield report
 
 
@@ -85,83 +85,114 @@ def check_step(step: int, total_steps: int) -> None:
         )
 
 
+@dataclass(frozen=True)
+class _Holder:
+    """A module that has a weight, with the parameter itself and the name that reports use."""
+
+    name: str
+    module: nn.Module
+    key: str
+    parameter: nn.Parameter
+
+    @property
+    def replaced(self) -> bool:
+        """Whether the module has another parameter now. An offloaded one always changes."""
+        now = self.module._parameters.get(self.key)
+        return now is not self.parameter and not self.parameter.is_meta
+
+
 @dataclass
 class _Weight:
-    """A weight with the places that share it, the first of which gives the noise."""
+    """A weight under noise.
 
-    places: list[Place]
+    Attributes:
+        target: the configured module that gives the noise; of several the first.
+        holders: all modules that have the weight.
+        tensor: where it is read from.
+        clean: this process's part of it, as it was.
+        version: how often it was written to, once the noise is in it.
+    """
+
+    target: Target
+    holders: list[_Holder]
     tensor: torch.Tensor
-    tied: tuple[str, ...]
     clean: torch.Tensor
     version: int | None = None
 
     @property
-    def name(self) -> str:
-        return self.places[0].name
+    def tied(self) -> tuple[str, ...]:
+        """The other modules that have it."""
+        return tuple(sorted({each.name for each in self.holders} - {self.target.name}))
 
 
 @contextmanager
-def noisy_places(
-    model: nn.Module, places: Sequence[Place], *, step: int, total_steps: int, seed: int
+def noisy_targets(
+    model: nn.Module, targets: Targets, *, step: int, total_steps: int, seed: int
 ) -> Iterator[NoiseReport]:
-    """`noisy`, for places that were found before."""
+    """`noisy`, for targets that were found before."""
     check_step(step, total_steps)
     weights.check_model(model)
     weights.reshard(model)
     claimed: list[tuple[str, int]] = []
-    held: list[_Weight] = []
+    noisy: list[_Weight] = []
+    replaced: list[_Holder] = []
     try:
-        groups = _by_memory(model, places)
-        for group in groups:
-            _claim(group[0][0], group[1], claimed)
+        groups = _by_memory(model, targets.noisy)
+        for target, tensor, _ in groups:
+            _claim(target, tensor, claimed)
         added = []
-        for shared, tensor, tied in groups:
-            weight = _Weight(shared, tensor, tied, weights.local(tensor).detach().clone())
-            held.append(weight)
+        for target, tensor, holders in groups:
+            weight = _Weight(target, holders, tensor, weights.local(tensor).detach().clone())
+            noisy.append(weight)
             added.append(_add(weight, step, total_steps, seed))
-        yield _report(held, added, step, total_steps, seed)
-        _check_untouched(held)
+        yield _report(noisy, added, targets, step, total_steps, seed)
+        _check_untouched(noisy)
     finally:
-        for weight in held:
+        for weight in noisy:
             _restore(weight)
         for key in claimed:
             del _noisy_now[key]
         weights.reshard(model)
+        replaced = [each for weight in noisy for each in weight.holders if each.replaced]
+        for each in replaced:
+            each.module._parameters[each.key] = each.parameter
+    if replaced:
+        raise UsageError(
+            f"the weight of {replaced[0].name!r} was replaced by another parameter while it "
+            "carried noise, which that one may hold: the former parameter is back, and clean",
+            "replace parameters after the noise is gone",
+        )
 
 
 def _by_memory(
-    model: nn.Module, places: Sequence[Place]
-) -> list[tuple[list[Place], torch.Tensor, tuple[str, ...]]]:
-    """Weights with the places that share each, and names of all other modules that do."""
-    owners: dict[object, list[str]] = {}
+    model: nn.Module, targets: Sequence[Target]
+) -> list[tuple[Target, torch.Tensor, list[_Holder]]]:
+    """Each weight once: the first target that has it, its tensor, and all modules that have it."""
+    holders: dict[int, list[_Holder]] = {}
     for name, module in unwrapped(model).named_modules(remove_duplicate=False):
-        weight = module._parameters.get("weight")
-        if weight is not None:
-            owners.setdefault(id(weight), []).append(plain_name(name))
-    found: dict[object, tuple[list[Place], torch.Tensor, set[str]]] = {}
-    for place in places:
-        tensor = weights.weight_of(place.name, place.module)
-        key = weights.identity(tensor) or id(place.module._parameters["weight"])
-        shared, _, names = found.setdefault(key, ([], tensor, set()))
-        shared.append(place)
-        names.add(place.name)
-        names.update(owners[id(place.module._parameters["weight"])])
-    return [
-        (shared, tensor, tuple(sorted(names - {shared[0].name})))
-        for shared, tensor, names in found.values()
-    ]
+        for key, parameter in module._parameters.items():
+            if parameter is not None:
+                full = plain_name(name) + ("" if key == "weight" else f".{key}")
+                holder = _Holder(full, module, key, parameter)
+                holders.setdefault(id(parameter), []).append(holder)
+    groups: dict[object, tuple[Target, torch.Tensor, list[_Holder]]] = {}
+    for target in targets:
+        tensor = weights.weight_of(target)
+        key = weights.identity(tensor) or id(target.parameter)
+        groups.setdefault(key, (target, tensor, []))[2].extend(holders[id(target.parameter)])
+    return list(groups.values())
 
 
-def _claim(place: Place, tensor: torch.Tensor, claimed: list[tuple[str, int]]) -> None:
+def _claim(target: Target, tensor: torch.Tensor, claimed: list[tuple[str, int]]) -> None:
     key = weights.identity(tensor)
     if key is None:
         return
     if key in _noisy_now:
         raise UsageError(
-            f"the weight of {place.name!r} carries noise already (as {_noisy_now[key]!r})",
+            f"the weight of {target.name!r} carries noise already (as {_noisy_now[key]!r})",
             "leave the other `noisy` first: two at once would put noise on noise",
         )
-    _noisy_now[key] = place.name
+    _noisy_now[key] = target.name
     claimed.append(key)
 
 
@@ -172,7 +203,7 @@ def _add(weight: _Weight, step: int, total_steps: int, seed: int) -> list[torch.
         For each such part, the sums that `_report` needs: squares of what was added, number of
         weights that it left unchanged, squares of the clean weights.
     """
-    sigma = weight.places[0].sigma(step, total_steps)
+    sigma = weight.target.sigma(step, total_steps)
     part = weights.local(weight.tensor)
     wide = torch.promote_types(part.dtype, torch.float32)
     sums = []
@@ -194,14 +225,16 @@ def _noise(weight: _Weight, seed: int, step: int) -> Iterator[tuple[slice, torch
     """N(0, 1) for this process's part of a weight, by rows."""
     shape = weight.tensor.shape
     if weights.is_sharded(weight.tensor):
-        whole = standard_normal(seed, step, weight.name, 0, shape.numel()).reshape(shape)
+        whole = standard_normal(seed, step, weight.target.name, 0, shape.numel()).reshape(shape)
         yield slice(None), weights.local_part(whole, weight.tensor)
         return
     width = shape[1:].numel()
     rows = max(1, AT_ONCE // width)
     for first in range(0, shape[0], rows):
         last = min(first + rows, shape[0])
-        noise = standard_normal(seed, step, weight.name, first * width, (last - first) * width)
+        noise = standard_normal(
+            seed, step, weight.target.name, first * width, (last - first) * width
+        )
         yield slice(first, last), noise.reshape(last - first, *shape[1:])
 
 
@@ -213,17 +246,17 @@ def _version(tensor: torch.Tensor) -> int | None:
     return None if tensor.is_inference() else tensor._version
 
 
-def _check_untouched(held: Sequence[_Weight]) -> None:
+def _check_untouched(noisy: Sequence[_Weight]) -> None:
     """Make sure that nobody wrote to the noisy weights.
 
     Raises:
         UsageError: somebody did.
     """
-    for weight in held:
+    for weight in noisy:
         if weight.version is not None and _version(weight.tensor) != weight.version:
             raise UsageError(
-                f"the weight of {weight.name!r} was changed while it carried noise, and this "
-                "change is lost: the clean weights are back",
+                f"the weight of {weight.target.name!r} was changed while it carried noise, and "
+                "this change is lost: the clean weights are back",
                 "let the optimizer step after the noise is gone",
             )
 
@@ -234,26 +267,27 @@ def _restore(weight: _Weight) -> None:
 
 
 def _report(
-    held: Sequence[_Weight],
+    noisy: Sequence[_Weight],
     added: Sequence[Sequence[torch.Tensor]],
+    targets: Targets,
     step: int,
     total_steps: int,
     seed: int,
 ) -> NoiseReport:
     modules, energy, realised = [], 0.0, 0.0
-    for weight, sums in zip(held, added, strict=True):
-        place = weight.places[0]
-        sigma = place.sigma(step, total_steps)
+    for weight, sums in zip(noisy, added, strict=True):
+        target = weight.target
+        sigma = target.sigma(step, total_steps)
         count = weight.clean.numel()
         parts = [part.tolist() for part in sums] or [[0.0, count, 0.0]]
         squares, unchanged, signal = (math.fsum(figures) for figures in zip(*parts, strict=True))
-        gain = place.gain_rms if place.gain_rms is not None else 1.0
+        gain = target.gain_rms if target.gain_rms is not None else 1.0
         if weight.tensor.ndim > 1:
             gain = math.sqrt(signal / count) if count else 0.0
         modules.append(
             ModuleNoise(
-                name=place.name,
-                layer=place.layer,
+                name=target.name,
+                layer=target.layer,
                 tied=weight.tied,
                 size=weight.tensor.numel(),
                 sigma=sigma,
@@ -264,4 +298,4 @@ def _report(
         )
         energy += weight.tensor.numel() * sigma * sigma
         realised += squares
-    return NoiseReport(step, total_steps, seed, tuple(modules), energy, realised)
+    return NoiseReport(step, total_steps, seed, tuple(modules), energy, realised, targets.left_out)

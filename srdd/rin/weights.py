@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from srdd.errors import InputError, UsageError
+from srdd.rin.targets import Target
 
 TYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
@@ -81,37 +82,37 @@ def reshard(model: nn.Module) -> None:
             module.reshard()  # type: ignore[operator]
 
 
-def weight_of(name: str, module: nn.Module) -> torch.Tensor:
-    """The tensor that the module's weight is read from; a DTensor where it is sharded.
+def weight_of(target: Target) -> torch.Tensor:
+    """The tensor that a weight is read from; a DTensor where it is sharded.
 
     Raises:
         InputError: its values are not in memory, or not in a type that noise can be added to.
     """
-    weight: torch.Tensor = module._parameters["weight"]  # type: ignore[assignment]
+    weight: torch.Tensor = target.parameter
     if weight.is_meta:
-        weight = _offloaded(name, module)
+        weight = _offloaded(target)
     if weight.dtype not in TYPES:
         raise InputError(
-            f"the weight of {name!r} is {str(weight.dtype).removeprefix('torch.')}, which noise "
-            "cannot be added to",
+            f"the weight of {target.name!r} is {str(weight.dtype).removeprefix('torch.')}, which "
+            "noise cannot be added to",
             "load the model in bfloat16, float16 or float32, not quantized",
         )
     return weight
 
 
-def _offloaded(name: str, module: nn.Module) -> torch.Tensor:
+def _offloaded(target: Target) -> torch.Tensor:
     """The copy on the CPU of a weight that accelerate loads for each forward pass."""
-    hook: Any = getattr(module, "_hf_hook", None)
+    hook: Any = getattr(target.module, "_hf_hook", None)
     for inner in getattr(hook, "hooks", (hook,)):
         weights = getattr(inner, "weights_map", None)
         if weights is None:
             continue
-        found = weights["weight"]
+        copy = weights[target.key]
         # From the disk it is another tensor each time.
-        if isinstance(found, torch.Tensor) and found.data_ptr() == weights["weight"].data_ptr():
-            return found
-        raise InputError(f"the weight of {name!r} is offloaded to the disk", MATERIALIZE)
-    raise InputError(f"the weight of {name!r} holds no values (device meta)", MATERIALIZE)
+        if isinstance(copy, torch.Tensor) and copy.data_ptr() == weights[target.key].data_ptr():
+            return copy
+        raise InputError(f"the weight of {target.name!r} is offloaded to the disk", MATERIALIZE)
+    raise InputError(f"the weight of {target.name!r} holds no values (device meta)", MATERIALIZE)
 
 
 def local(weight: torch.Tensor) -> torch.Tensor:

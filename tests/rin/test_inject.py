@@ -487,6 +487,42 @@ def test_an_update_inside_would_be_lost_and_is_told(llama: nn.Module, step: int)
     assert changed(llama, before) == set()
 
 
+def replace_weight(module: Any) -> None:
+    module.weight = nn.Parameter(module.weight.detach().clone(), requires_grad=False)
+
+
+@pytest.mark.parametrize("step", [0, 4])
+def test_a_parameter_that_is_replaced_inside_is_put_back_and_told(
+    llama: nn.Module, step: int
+) -> None:
+    layers = llama.model.layers
+    layers[2].input_layernorm.weight = layers[0].input_layernorm.weight
+    before, parameters = bits(llama), dict(llama.named_parameters())
+
+    def replaces() -> None:
+        with noisy(llama, UNIFORM, step=step, total_steps=STEPS):
+            replace_weight(layers[1].input_layernorm)
+            replace_weight(layers[2].input_layernorm)  # the second of two that are tied
+
+    with pytest.raises(UsageError, match="was replaced by another parameter"):
+        replaces()
+    assert changed(llama, before) == set()
+    assert all(parameters[name] is now for name, now in llama.named_parameters())
+
+
+def test_an_error_inside_is_told_rather_than_a_replaced_parameter(llama: nn.Module) -> None:
+    before = bits(llama)
+
+    def fails() -> None:
+        with noisy(llama, UNIFORM, step=4, total_steps=STEPS):
+            replace_weight(llama.model.layers[1].input_layernorm)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fails()
+    assert changed(llama, before) == set()
+
+
 def test_weights_in_inference_mode_take_noise_too() -> None:
     with torch.inference_mode():
         model = families.new("llama")

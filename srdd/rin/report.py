@@ -11,18 +11,19 @@ class ModuleNoise:
     """The noise on one module.
 
     Attributes:
-        name: as the configuration has it, or as the model where the configuration names none.
+        name: as the configuration has it, or as the model where the configuration names none; of
+            stacked experts, the parameter's.
         layer: index of its decoder layer.
         tied: names of other modules that share its weight, and so its noise. Where several of them
             are configured, the first gives sigma.
         size: number of weights, over all processes.
         sigma: standard deviation that the configuration asks for at this step.
         std: root mean square of what was really added, after rounding to the weight's type. Of a
-            sharded weight, over this process's part; null where that is empty.
+            sharded weight, over this process's part; None where that is empty.
         unchanged: share of the weights that rounding left as they were; as for `std`.
         signal_to_noise_db: 20 log10(gain / sigma), as in the configuration. The gain of a norm is
             the one from the configuration, or else observed, or else 1; that of a linear is the
-            root mean square of its clean weights. Null without noise or gain.
+            root mean square of its clean weights. None without noise or gain.
     """
 
     name: str
@@ -44,6 +45,8 @@ class NoiseReport:
         modules: those that the configuration names, by layer and name; tied ones once.
         energy: sum over all noisy weights of sigma^2.
         realised_energy: sum of the squares of what was really added to weights in this process.
+        left_out: weights of the same kind in the configured layers that get no noise, such as
+            routers and excluded modules.
     """
 
     step: int
@@ -52,6 +55,7 @@ class NoiseReport:
     modules: tuple[ModuleNoise, ...]
     energy: float
     realised_energy: float
+    left_out: tuple[str, ...] = ()
 
     @property
     def sigma(self) -> float:
@@ -61,6 +65,6 @@ class NoiseReport:
     @property
     def unchanged(self) -> float | None:
         """Share of the configured weights that rounding left as they were, in this process."""
-        held = [(m.unchanged, m.size) for m in self.modules if m.unchanged is not None]
-        weight = sum(size for _, size in held)
-        return sum(share * size for share, size in held) / weight if weight else None
+        known = [(m.unchanged, m.size) for m in self.modules if m.unchanged is not None]
+        size = sum(size for _, size in known)
+        return sum(share * size for share, size in known) / size if size else None
