@@ -1,7 +1,7 @@
 """A model's folder or Hub id, looked at before anything heavy is loaded.
 
-A wrong name, a folder without weights or a file cut short is told within a second, not after the
-minutes that loading takes. Nothing here imports torch.
+A wrong name, a folder without weights, an adapter or a file cut short is reported within a second,
+not after the minutes that loading takes. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -23,7 +23,19 @@ DEMO = "demo"
 DTYPES = ("auto", "bfloat16", "float16", "float32")
 """What weights can be loaded as; `auto` keeps the type that they are stored in."""
 
-_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+_WEIGHTS = (".safetensors", *_PICKLES)
+_NOT_CAUSAL = (
+    "ForMaskedLM",
+    "ForPreTraining",
+    "ForSequenceClassification",
+    "ForTokenClassification",
+    "ForQuestionAnswering",
+    "ForMultipleChoice",
+)
+"""How names of architectures end that have no head to predict the next token."""
+
+_GGUF = "use the checkpoint that the GGUF file was made from, a folder or a Hub id"
 _TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer.model",
@@ -65,7 +77,7 @@ def find(
         InputError: there is no such model, or it cannot be loaded as it is.
     """
     if not name:
-        raise InputError("the model's name is empty", f"models here: {_suggest(name)}")
+        raise InputError("the model's name is empty", _suggest(name))
     path = Path(str(files("srdd.model") / DEMO)) if name == DEMO else Path(name).expanduser()
     if _exists(path) or name.startswith((".", "/", "~")) or name.count("/") > 1:
         if revision is not None:
@@ -90,7 +102,7 @@ def check_dtype(name: str) -> str:
 
 
 def _exists(path: Path) -> bool:
-    """Whether there is such a path; one with a name too long to be looked up isn't there."""
+    """Whether there is such a path; False for a name that is too long to be looked up."""
     try:
         return path.exists()
     except OSError:
@@ -100,24 +112,24 @@ def _exists(path: Path) -> bool:
 def _models_near(folder: Path) -> list[str]:
     """Folders in `folder` that hold a config.json."""
     try:
-        return sorted(str(found.parent) for found in folder.glob("*/config.json"))[:50]
+        return sorted(str(file.parent) for file in folder.glob("*/config.json"))[:50]
     except OSError:
         return []
 
 
 def _suggest(name: str) -> str:
+    """Models in the working folder, closest first, as a hint."""
     near = [DEMO, *_models_near(Path.cwd())]
-    close = difflib.get_close_matches(name, near, n=5, cutoff=0.0)
-    return ", ".join(close)
+    hint = f"models here: {', '.join(difflib.get_close_matches(name, near, n=5, cutoff=0.0))}"
+    meant = difflib.get_close_matches(name.lower(), [DEMO], cutoff=0.7)
+    return f"did you mean {DEMO}? {hint}" if meant else hint
 
 
 def _check_folder(path: Path, allow_pickle: bool, weights: bool) -> None:
     if not _exists(path):
-        raise InputError(f"there is no folder {path}", f"models here: {_suggest(str(path))}")
+        raise InputError(f"there is no folder {path}", _suggest(str(path)))
     if not path.is_dir():
-        raise InputError(
-            f"{path} is a file, not a model's folder", f"try its folder: {path.parent}"
-        )
+        raise _is_a_file(path)
     try:
         str(path).encode()
     except UnicodeEncodeError:
@@ -133,27 +145,78 @@ def _check_folder(path: Path, allow_pickle: bool, weights: bool) -> None:
             f"{path / 'config.json'} names no model_type", "save the model with save_pretrained()"
         )
     refuse_quantized(str(path), config)
+    refuse_other_tasks(str(path), config)
     _check_weights(path, allow_pickle)
 
 
-def _read_config(path: Path) -> dict[str, Any]:
-    file = path / "config.json"
-    if not file.exists():
-        held = ", ".join(sorted(entry.name for entry in path.iterdir())[:8]) or "nothing"
-        inside = _models_near(path)
-        hint = f"name one of: {', '.join(inside)}" if inside else "name a folder with a config.json"
-        raise InputError(f"{path} holds no config.json (it holds: {held})", hint)
+def _is_a_file(path: Path) -> InputError:
+    """The error for a file where a model's folder belongs."""
+    suffix = path.suffix.lower()
+    if suffix == ".gguf":
+        return InputError(f"{path} is a GGUF file, which holds quantized weights", _GGUF)
+    if suffix in (".json", ".gz", ".html", ".md"):
+        hint = f"name the model: a folder or a Hub id; to show a scan: srdd report {path}"
+        return InputError(f"{path} is a document, not a model", hint)
+    if suffix in _WEIGHTS and not (path.parent / "config.json").exists():
+        hint = "save the model with save_pretrained(FOLDER) and name that folder"
+        return InputError(f"{path} holds weights without a config.json beside it", hint)
+    return InputError(f"{path} is a file, not a model's folder", f"try its folder: {path.parent}")
+
+
+def refuse_other_tasks(name: str, config: dict[str, Any]) -> None:
+    """Make sure that a config.json is not of an encoder, a classifier or an encoder-decoder.
+
+    Raises:
+        InputError: it is.
+    """
+    architectures = [str(each) for each in config.get("architectures") or ()]
+    other = architectures and all(each.endswith(_NOT_CAUSAL) for each in architectures)
+    if (other and config.get("is_decoder") is not True) or config.get("is_encoder_decoder") is True:
+        kind = architectures[0] if architectures else config.get("model_type", "encoder-decoder")
+        raise InputError(
+            f"{name} is not a causal language model (it is a {kind})",
+            "name a decoder-only language model",
+        )
+
+
+def _is_an_adapter(name: str, base: str | None) -> InputError:
+    """The error for a LoRA adapter, with the call that merges it into its model."""
+    load = f'AutoModelForCausalLM.from_pretrained("{base or "BASE"}")'
+    return InputError(
+        f"{name} is an adapter" + (f" of {base}" if base else "") + ", not a whole model",
+        f'merge it first: PeftModel.from_pretrained({load}, "{name}").merge_and_unload()'
+        '.save_pretrained("merged"), and save the tokenizer there, too',
+    )
+
+
+def _read_json(file: Path) -> dict[str, Any]:
     try:
-        config = orjson.loads(file.read_bytes())
+        content = orjson.loads(file.read_bytes())
     except orjson.JSONDecodeError as error:
         raise InputError(
             f"{file} is not valid JSON ({error.msg} at line {error.lineno})", "save the model again"
         ) from None
     except OSError as error:
         raise InputError(f"cannot read {file}: {error.strerror}", "check its permissions") from None
-    if not isinstance(config, dict):
+    if not isinstance(content, dict):
         raise InputError(f"{file} holds no JSON object", "save the model again")
-    return config
+    return content
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    """The config.json of a folder that has one."""
+    if (path / "config.json").exists():
+        return _read_json(path / "config.json")
+    names = sorted(entry.name for entry in path.iterdir())
+    if "adapter_config.json" in names:
+        base = _read_json(path / "adapter_config.json").get("base_model_name_or_path")
+        raise _is_an_adapter(str(path), base if isinstance(base, str) else None)
+    message = f"{path} holds no config.json (it holds: {', '.join(names[:8]) or 'nothing'})"
+    if any(name.lower().endswith(".gguf") for name in names):
+        raise InputError(message, _GGUF)
+    inside = _models_near(path)
+    hint = f"name one of: {', '.join(inside)}" if inside else "name a folder with a config.json"
+    raise InputError(message, hint)
 
 
 def _check_weights(path: Path, allow_pickle: bool) -> None:
@@ -166,9 +229,11 @@ def _check_weights(path: Path, allow_pickle: bool) -> None:
         for name in _indexed(path, index):
             _check_safetensors(path / name)
         return
-    pickles = sorted(file.name for pattern in _PICKLES for file in path.glob(pattern))
+    pickles = sorted(file.name for suffix in _PICKLES for file in path.glob(f"*{suffix}"))
     if not pickles:
         others = sorted(file.name for file in path.glob("*.safetensors"))
+        if "adapter_model.safetensors" in others:
+            raise _is_an_adapter(str(path), None)
         raise InputError(
             f"{path} holds no weights" + (f" (it holds {others[0]})" if others else ""),
             "it needs model.safetensors; an adapter has to be merged into its model first",
@@ -222,26 +287,24 @@ def _check_hub(name: str, revision: str | None, allow_pickle: bool, weights: boo
     from huggingface_hub import constants, errors
 
     probe = "config.json" if weights else "tokenizer_config.json"
+    hint = _suggest(name)
     try:
         cached = huggingface_hub.try_to_load_from_cache(name, probe, revision=revision)
     except errors.HFValidationError:
-        raise InputError(
-            f"{name!r} is neither a folder nor a Hub id", f"models here: {_suggest(name)}"
-        ) from None
+        raise InputError(f"{name!r} is neither a folder nor a Hub id", hint) from None
     if isinstance(cached, str):
         return
-    choices = f"models here: {_suggest(name)}"
     if constants.HF_HUB_OFFLINE:
         raise InputError(
             f"there is no folder {name!r}, no copy in the Hub's cache, and HF_HUB_OFFLINE is set",
-            choices,
+            f"{hint}; in the cache: {_cached_models(constants.HF_HUB_CACHE)}",
         )
     try:
         info = huggingface_hub.HfApi().model_info(name, revision=revision, timeout=15)
     except errors.GatedRepoError:
         raise InputError(
-            f"access to {name} has to be asked for on the Hub",
-            "ask for it, then run: hf auth login",
+            f"{name} is gated: access has to be requested on the Hub",
+            "request it, then run: hf auth login",
         ) from None
     except errors.RevisionNotFoundError:
         raise InputError(
@@ -249,18 +312,35 @@ def _check_hub(name: str, revision: str | None, allow_pickle: bool, weights: boo
         ) from None
     except errors.RepositoryNotFoundError:
         raise InputError(
-            f"there is no folder {name!r}, and the Hub has no model of that name", choices
+            f"there is no folder {name!r}, and the Hub has no model of that name", hint
         ) from None
-    except Exception as error:  # whatever the network's client raises, its reason is what counts
+    except Exception as error:  # the network's client raises errors of many kinds
         raise InputError(
             f"there is no folder {name!r}, and the Hub could not be asked ({_short(error)})",
-            choices,
+            f"{hint}; in the cache: {_cached_models(constants.HF_HUB_CACHE)}",
         ) from None
-    held = [file.rfilename for file in info.siblings or []]
-    pickles = [file for file in held if file.endswith((".bin", ".pt", ".pth"))]
-    stored = any(file.endswith(".safetensors") for file in held)
-    if weights and pickles and not stored and not allow_pickle:
+    if weights:
+        _check_hub_files(name, [file.rfilename for file in info.siblings or []], allow_pickle)
+
+
+def _check_hub_files(name: str, files: list[str], allow_pickle: bool) -> None:
+    """Refuse a repository by the names of its files, before anything is downloaded."""
+    if "adapter_config.json" in files and "config.json" not in files:
+        raise _is_an_adapter(name, None)
+    if any(file.endswith(".safetensors") for file in files):
+        return
+    if any(file.lower().endswith(".gguf") for file in files):
+        raise InputError(f"{name} holds GGUF files, whose weights are quantized", _GGUF)
+    pickles = [file for file in files if file.endswith(_PICKLES)]
+    if pickles and not allow_pickle:
         raise pickle_only(name, pickles[0])
+
+
+def _cached_models(cache: str) -> str:
+    """Names of models in the Hub's cache, at most eight."""
+    folders = sorted(Path(cache).glob("models--*"))
+    names = [folder.name.removeprefix("models--").replace("--", "/") for folder in folders]
+    return ", ".join(names[:8]) or "nothing"
 
 
 def _short(error: Exception) -> str:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from srdd.errors import InputError, SrddError, UsageError, counted, unknown_name
-from srdd.model.checkpoint import Checkpoint, check_dtype, pickle_only
+from srdd.model.checkpoint import Checkpoint, check_dtype, pickle_only, refuse_other_tasks
 from srdd.model.precision import refuse_quantized
 from srdd.model.running import is_out_of_memory
 
@@ -163,6 +163,7 @@ def load_model(
                 trust_remote_code=trust_remote_code,
             )
             refuse_quantized(checkpoint.name, config)
+            refuse_other_tasks(checkpoint.name, config.to_dict())
             model, info = AutoModelForCausalLM.from_pretrained(checkpoint.location, **options)
             if device_map is None:
                 model = model.to(target)

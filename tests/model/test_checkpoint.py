@@ -81,6 +81,58 @@ def test_a_file_is_no_model() -> None:
     assert error.hint == f"try its folder: {Path(__file__).parent}"
 
 
+@pytest.mark.parametrize(
+    ("name", "message", "hint"),
+    [
+        ("scan.json", "is a document, not a model", "srdd report"),
+        ("model-q4.gguf", "is a GGUF file", "checkpoint that the GGUF file was made from"),
+        ("policy.pt", "without a config.json", "save_pretrained"),
+        ("model.safetensors", "without a config.json", "save_pretrained"),
+    ],
+)
+def test_other_files_say_what_they_are(name: str, message: str, hint: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"{}")
+    error = refusal(tmp_path / name)
+    assert message in error.message
+    assert hint in error.hint
+
+
+def test_an_adapter_comes_with_the_call_that_merges_it(tmp_path: Path) -> None:
+    settings = {"base_model_name_or_path": "some/base"}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
+    error = refusal(tmp_path)
+    assert error.message == f"{tmp_path} is an adapter of some/base, not a whole model"
+    assert f'from_pretrained("some/base"), "{tmp_path}").merge_and_unload()' in error.hint
+
+
+def test_a_folder_of_gguf_files_points_to_the_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "model.gguf").touch()
+    assert "GGUF" in refusal(tmp_path).hint
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"architectures": ["BertForMaskedLM"]},
+        {"architectures": ["LlamaForSequenceClassification"]},
+        {"is_encoder_decoder": True},
+    ],
+)
+def test_what_does_not_predict_the_next_token_is_refused(
+    changes: dict[str, Any], folder: Path
+) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | changes))
+    assert "is not a causal language model" in refusal(folder).message
+
+
+def test_a_decoder_of_an_encoder_architecture_is_taken(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    changes = {"architectures": ["BertForMaskedLM"], "is_decoder": True}
+    (folder / "config.json").write_text(json.dumps(config | changes))
+    assert find(str(folder)).source == "folder"
+
+
 def test_a_name_too_long_for_a_file_is_no_model() -> None:
     assert "there is no folder" in refusal("./" + "x" * 5000).message
 
@@ -288,8 +340,10 @@ def test_a_folder_without_weights_is_told(folder: Path) -> None:
 def test_safetensors_under_another_name_are_not_the_weights(folder: Path) -> None:
     (folder / "model.safetensors").rename(folder / "adapter_model.safetensors")
     error = refusal(folder)
-    assert error.message == f"{folder} holds no weights (it holds adapter_model.safetensors)"
-    assert "merge" in error.hint
+    assert error.message == f"{folder} is an adapter, not a whole model"
+    assert "merge_and_unload" in error.hint
+    (folder / "adapter_model.safetensors").rename(folder / "other.safetensors")
+    assert refusal(folder).message == f"{folder} holds no weights (it holds other.safetensors)"
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "model.ckpt"])
@@ -378,7 +432,7 @@ def test_an_unknown_name_offers_the_models_here(hub: Answer) -> None:
 def test_a_gated_model_has_to_be_asked_for(hub: Answer) -> None:
     hub(errors.GatedRepoError("403", response=response(403)))
     error = refusal("some/model")
-    assert error.message == "access to some/model has to be asked for on the Hub"
+    assert error.message == "some/model is gated: access has to be requested on the Hub"
     assert "hf auth login" in error.hint
 
 
@@ -417,21 +471,54 @@ def test_pickled_weights_on_the_hub_are_refused_before_they_are_downloaded(hub: 
     assert find("some/model", weights=False).source == "hub"
 
 
+@pytest.mark.parametrize(
+    ("files", "word"),
+    [
+        (["adapter_config.json", "adapter_model.safetensors"], "is an adapter"),
+        (["config.json", "model-Q4_K_M.gguf"], "GGUF"),
+    ],
+)
+def test_what_is_no_whole_model_on_the_hub_is_refused(
+    files: list[str], word: str, hub: Answer
+) -> None:
+    hub(files)
+    assert word in refusal("some/model").message
+    assert find("some/model", weights=False).source == "hub"
+
+
 def test_a_model_on_the_hub_is_found_with_its_revision(hub: Answer) -> None:
     hub(["config.json", "model.safetensors", "pytorch_model.bin"])
     assert find("some/model", revision="v1") == Checkpoint("some/model", "some/model", "hub", "v1")
 
 
-def test_offline_the_cache_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_the_cache_decides(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     error = refusal("nobody/nothing")
     assert error.message == (
         "there is no folder 'nobody/nothing', no copy in the Hub's cache, and HF_HUB_OFFLINE is set"
     )
+    assert "in the cache: nothing" in error.hint
     monkeypatch.setattr(
         huggingface_hub, "try_to_load_from_cache", lambda *a, **k: "/cache/config.json"
     )
     assert find("nobody/nothing").source == "hub"
+
+
+def test_offline_the_models_in_the_cache_are_listed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("models--Qwen--Qwen2.5-1.5B", "models--gpt2", "datasets--x--y"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    assert refusal("nobody/nothing").hint.endswith("in the cache: Qwen/Qwen2.5-1.5B, gpt2")
+
+
+@pytest.mark.parametrize("name", ["dmeo", "Demo", "demos"])
+def test_a_misspelt_demo_is_recognised(name: str, hub: Answer) -> None:
+    hub(errors.RepositoryNotFoundError("404", response=response(404)))
+    assert refusal(name).hint.startswith("did you mean demo?")
 
 
 @pytest.mark.parametrize("name", ["a b", "--x", "what?", "[red]x[/red]", "\x1b[31mx"])
