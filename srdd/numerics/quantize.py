@@ -14,8 +14,12 @@ functions see the same quantized values.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from srdd.errors import UsageError
@@ -23,13 +27,17 @@ from srdd.numerics import kernels, metrics
 from srdd.numerics.formats import check_rounding, check_seed, parse_spec
 from srdd.numerics.sums import INDEX
 
+Values: TypeAlias = Tensor | NDArray[Any] | Sequence[Any]
+"""What can be quantized."""
+
 
 @torch.no_grad()
-def fake_quantize(x: Tensor, format: str, rounding: str = "even", seed: int = 0) -> Tensor:
+def fake_quantize(x: Values, format: str, rounding: str = "even", seed: int = 0) -> Tensor:
     """Round `x` to a format and back.
 
     Arguments:
-        x: (..., channels), at least one axis; bfloat16, float16 or float32, on any device.
+        x: (..., channels), at least one axis; bfloat16, float16 or float32, on any device. Numpy
+            arrays and nested lists of numbers become float32 tensors.
         format: `name` or `name:rule`, for example `mxfp4:floor`.
         rounding: one of srdd.numerics.formats.ROUNDINGS.
         seed: for `stochastic`, in 0 ... 2^31 - 1.
@@ -44,6 +52,7 @@ def fake_quantize(x: Tensor, format: str, rounding: str = "even", seed: int = 0)
     """
     spec = parse_spec(format)
     check_rounding(rounding)
+    x = _tensor(x)
     rows = _rows(x)
     if x.device.type == "mps":
         return fake_quantize(x.cpu(), format, rounding, seed).to(x.device)
@@ -51,7 +60,7 @@ def fake_quantize(x: Tensor, format: str, rounding: str = "even", seed: int = 0)
 
 
 def measure(
-    x: Tensor, format: str, rounding: str = "even", seed: int = 0
+    x: Values, format: str, rounding: str = "even", seed: int = 0
 ) -> dict[str, float | None]:
     """What rounding `x` to a format does to it, for arguments as in `fake_quantize`.
 
@@ -64,7 +73,8 @@ def measure(
         UsageError: as for `fake_quantize`.
     """
     spec = parse_spec(format)
-    rows = _rows(x)
+    check_rounding(rounding)
+    rows = _rows(_tensor(x))
     sums = kernels.row_sums(rows, spec, rounding, _keys(rows, seed)).sum(0).cpu().numpy()
     counts = {name: float(sums[INDEX[name]]) for name in ("tokens", "elements", "nonfinite")}
     derived = {name: float(value) for name, value in metrics.derive(sums).items()}
@@ -72,6 +82,19 @@ def measure(
         **counts,
         **{name: None if math.isnan(value) else value for name, value in derived.items()},
     }
+
+
+def _tensor(x: Values) -> Tensor:
+    """A tensor as it is; other numbers as float32."""
+    if isinstance(x, Tensor):
+        return x
+    try:
+        return torch.tensor(np.asarray(x, dtype=np.float32))
+    except (TypeError, ValueError):
+        raise UsageError(
+            f"x is a {type(x).__name__} that is not a block of numbers",
+            "give a torch tensor, a numpy array or nested lists of numbers of equal length",
+        ) from None
 
 
 def _rows(x: Tensor) -> Tensor:

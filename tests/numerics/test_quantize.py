@@ -167,3 +167,33 @@ def test_gaussian_data_gets_the_figures_of_ideal_gaussian_data() -> None:
     assert found["deadzone"] == pytest.approx(0.088, abs=0.001)
     assert found["saturation"] == pytest.approx(0.023, abs=0.001)
     assert found["relative_error"] == pytest.approx(0.21, abs=0.001)
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        [[6.0, 1.2], [600.0, 1.2]],
+        ((6, 1.2), (600, 1.2)),
+        np.array([[6.0, 1.2], [600.0, 1.2]]),
+        np.array([[6.0, 1.2], [600.0, 1.2]], dtype=np.float16),
+    ],
+)
+def test_lists_and_arrays_become_float32(x: object) -> None:
+    assert srdd.fake_quantize(x, "mxfp4").tolist() == [[6.0, 1.0], [512.0, 0.0]]
+    tensor = torch.tensor([[6.0, 1.2], [600.0, 1.2]])
+    assert srdd.measure(x, "mxfp4")["sqnr_db"] == pytest.approx(
+        srdd.measure(tensor, "mxfp4")["sqnr_db"], abs=0.01
+    )
+
+
+@pytest.mark.parametrize("x", ["text", [[1.0], [1.0, 2.0]], {"a": 1}, [1 + 2j]])
+def test_what_is_no_block_of_numbers_says_what_is_taken(x: object) -> None:
+    with pytest.raises(UsageError) as caught:
+        srdd.measure(x, "mxfp4")
+    assert type(x).__name__ in caught.value.message
+    assert "torch tensor, a numpy array" in caught.value.hint
+
+
+def test_measure_checks_the_rounding() -> None:
+    with pytest.raises(UsageError, match="unknown rounding 'evn'"):
+        srdd.measure([1.0], "mxfp4", rounding="evn")

@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from srdd.errors import UsageError, unknown_name
-from srdd.numerics.formats import FormatSpec, check_rounding
+from srdd.numerics.formats import FormatSpec
 from srdd.numerics.kernels import eager, rotation
 
 KERNELS = ("auto", "eager", "cpu", "gpu")
@@ -68,10 +68,9 @@ def row_sums(
         float64: from there, x is measured on the CPU and the result stays on it.
 
     Raises:
-        UsageError: x, keys, rounding or kernel is none of the above.
+        UsageError: x, keys or kernel is none of the above.
     """
     check_input(x)
-    check_rounding(rounding)
     if kernel not in KERNELS:
         raise unknown_name("kernel", kernel, KERNELS)
     if x.device.type == "mps":
