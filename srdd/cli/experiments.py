@@ -13,8 +13,9 @@ from srdd.documents.rin import RinConfig
 from srdd.documents.scan import Scan
 from srdd.errors import OutputError, UsageError
 from srdd.noise import CONTROLS, STRATEGIES, suggest
-from srdd.noise.experiment import plan, standard_error
+from srdd.noise.experiment import standard_error
 from srdd.noise.exports import export, form_of
+from srdd.reports.plan import plan
 from srdd.reports.text import safe
 
 SUFFIXES = {"yaml": ".yaml", "json": ".json", "overrides": ".overrides"}

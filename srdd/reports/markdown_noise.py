@@ -11,11 +11,11 @@ from collections.abc import Iterable, Mapping
 from srdd.documents.rin import RinConfig
 from srdd.errors import SrddError
 from srdd.noise import METRICS
-from srdd.noise.experiment import plan
 from srdd.noise.exports import export
 from srdd.reports.groups import Group
 from srdd.reports.markdown_text import code, escape
 from srdd.reports.noise import IDEAS, configurations
+from srdd.reports.plan import plan
 from srdd.reports.text import safe
 
 LONGEST = 2000

@@ -5,15 +5,14 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from made_scans import PROTOTYPE, made, rising
 
 from srdd.documents.reading import load_scan
 from srdd.documents.rin import RinConfig
 from srdd.errors import UsageError
 from srdd.noise import suggest
-from srdd.noise.experiment import code, plain, plan, smallest_difference, spans, standard_error
+from srdd.noise.experiment import smallest_difference, spans, standard_error
+from srdd.reports.plan import plan
 
 REFERENCE = load_scan(PROTOTYPE)
 NAMES = ("uniform", "targeted", "variable", "zone", "inverse", "shuffled")
@@ -95,14 +94,6 @@ def test_evaluations_that_cannot_be_are_refused(
     with pytest.raises(UsageError, match=message) as caught:
         plan(configs(), baseline=accuracy, questions=questions)
     assert caught.value.hint
-
-
-@given(st.text(max_size=40))
-def test_text_from_outside_stays_on_its_line_and_carries_no_markup(text: str) -> None:
-    assert len(plain(text).splitlines()) <= 1
-    assert len(code(text).splitlines()) <= 1
-    assert code(text).count("`") == 2
-    assert not re.search(r"(?<!\\)[<\[*_`|]", plain(text).replace("\\\\", ""))
 
 
 def test_a_hostile_model_name_changes_no_line() -> None:
