@@ -21,6 +21,11 @@ def matches(name: str, pattern: str) -> bool:
     return pattern in name
 
 
+def only(name: str) -> str:
+    """A pattern that fits this name and no other."""
+    return f"{name[:-1]}[{name[-1]}]"
+
+
 @dataclass(frozen=True)
 class Selection:
     """Names that fit any of `include` (all, if it is empty) and none of `exclude`."""
