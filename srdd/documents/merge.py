@@ -19,6 +19,7 @@ from srdd.documents.records import (
     unseen_experts,
 )
 from srdd.documents.scan import Calibration, NotMeasured, Scan
+from srdd.documents.sensitivity import Sensitivity, merged
 from srdd.errors import MergeError, counted
 from srdd.prompts.fingerprints import set_fingerprint
 
@@ -154,10 +155,17 @@ def _merge(parts: Sequence[Scan]) -> Scan:
             "run": first.run.model_copy(update={"elapsed_s": elapsed_s}),
             "records": records,
             "rankings": rankings,
+            "sensitivity": _sensitivity(parts),
             "not_measured": _not_measured(parts),
             "warnings": _warnings(parts, measured, totals["prompts"]),
         }
     )
+
+
+def _sensitivity(parts: Sequence[Scan]) -> Sensitivity | None:
+    """That of all parts; None where one of them has none, or it was measured in another way."""
+    sections = [part.sensitivity for part in parts if part.sensitivity is not None]
+    return merged(sections) if len(sections) == len(parts) else None
 
 
 def merge_scans(

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from srdd.documents.document import Part, check_version, describe, to_bytes, write_whole
+from srdd.documents.sensitivity import Sensitivity, joint_of, rows_of
 from srdd.errors import UsageError
 
 KIND = "srdd.scan"
@@ -304,6 +305,7 @@ class Scan(Part):
     run: Run
     records: list[Record]
     rankings: list[Ranking]
+    sensitivity: Sensitivity | None = None
     not_measured: list[NotMeasured]
     warnings: list[str]
 
@@ -339,6 +341,13 @@ class Scan(Part):
         if site not in self.settings.sites:
             held = ", ".join(self.settings.sites)
             raise UsageError(f"the scan holds no site {site!r}", f"it holds: {held}")
+        name, _, rule = self._spec(format).partition(":")
+        wanted = (site, name, rule, (operands or "both") if site == "linear" else None)
+        kept = [r for r in self.records if (r.site, r.format, r.scale_rule, r.operands) == wanted]
+        return sorted(kept, key=lambda record: record.layer)
+
+    def _spec(self, format: str | None) -> str:
+        """The one format that a name stands for, as `mxfp4:floor`."""
         specs = self.settings.formats
         fitting = [s for s in specs if format is None or format in (s, s.partition(":")[0])]
         if len(fitting) != 1:
@@ -347,10 +356,7 @@ class Scan(Part):
             raise UsageError(
                 f"the scan holds {what}{name}", f"name one of: {', '.join(fitting or specs)}"
             )
-        name, _, rule = fitting[0].partition(":")
-        wanted = (site, name, rule, (operands or "both") if site == "linear" else None)
-        kept = [r for r in self.records if (r.site, r.format, r.scale_rule, r.operands) == wanted]
-        return sorted(kept, key=lambda record: record.layer)
+        return fitting[0]
 
     def rows(
         self, site: str = "output", format: str | None = None, operands: Operands | None = None
@@ -379,6 +385,36 @@ class Scan(Part):
                 row[f"token_sqnr_db_{name}"] = getattr(record.token_sqnr_db, name, None)
             found.append(row)
         return found
+
+    def sensitivities(
+        self, format: str | None = None, operands: Operands = "both", by: str = "tensor"
+    ) -> list[dict[str, Any]]:
+        """What quantizing each tensor, layer or kind costs; see srdd.documents.sensitivity.rows_of.
+
+        Arguments:
+            format: `mxfp4` or `mxfp4:floor`; may be left out when the scan holds only one.
+            by: `tensor`, `layer` or `kind`.
+
+        Raises:
+            UsageError: the scan was made without `kl`, or the name fits none or several formats.
+        """
+        return rows_of(self._measured_sensitivity(), self._spec(format), operands, by)
+
+    def joint_kl(self, format: str | None = None, operands: Operands = "both") -> dict[str, Any]:
+        """What quantizing all linears costs; see srdd.documents.sensitivity.joint_of.
+
+        Raises:
+            UsageError: as `sensitivities`.
+        """
+        return joint_of(self._measured_sensitivity(), self._spec(format), operands)
+
+    def _measured_sensitivity(self) -> Sensitivity:
+        if self.sensitivity is None:
+            raise UsageError(
+                "the scan has no sensitivity",
+                "scan with --kl, or scan_model(..., kl=True) in Python",
+            )
+        return self.sensitivity
 
     def to_json(self) -> bytes:
         """The document as `save` writes it."""

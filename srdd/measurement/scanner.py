@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -20,7 +21,14 @@ from srdd.errors import UsageError, counted
 from srdd.measurement.activations import measure_activations
 from srdd.measurement.forward import tokenize_for
 from srdd.measurement.listener import Listener
-from srdd.measurement.plan import DEFAULT_FORMATS, DEFAULT_SITES, BatchSize, Plan
+from srdd.measurement.plan import (
+    DEFAULT_FORMATS,
+    DEFAULT_SITES,
+    KL_CHECK,
+    KL_SAMPLES,
+    BatchSize,
+    Plan,
+)
 from srdd.measurement.provenance import Origin, describe_model, versions
 from srdd.measurement.weights import measure_weights
 from srdd.model.fingerprint import fingerprint
@@ -53,6 +61,9 @@ def scan_model(
     skip_first_token: bool = False,
     thresholds: Thresholds | Mapping[str, float] | None = None,
     seed: int = 0,
+    kl: bool | str = False,
+    kl_samples: int = KL_SAMPLES,
+    kl_check: int = KL_CHECK,
     origin: Origin | None = None,
     listener: Listener | None = None,
 ) -> schema.Scan:
@@ -73,7 +84,11 @@ def scan_model(
         skip_first_token: leave out each prompt's first token, which on many models carries most of
             the energy.
         thresholds: where a layer is flagged.
-        seed: of the bootstrap, and of stochastic rounding.
+        seed: of the bootstrap, of stochastic rounding, and of the labels for `kl`.
+        kl: also estimate what quantizing each linear costs the predictions, and what noise costs,
+            for `scan.sensitivities()`; `direct` measures each linear on its own instead.
+        kl_samples: of labels for each prompt; more make the estimate less noisy.
+        kl_check: in each format, measure so many of the estimates directly, and the whole model.
         origin: what the document says of the model's origin.
         listener: hears how the scan goes.
 
@@ -97,6 +112,9 @@ def scan_model(
         skip_first_token=skip_first_token,
         thresholds=thresholds,
         seed=seed,
+        kl=kl,
+        kl_samples=kl_samples,
+        kl_check=kl_check,
     )
     return measure_model(model, tokenizer, prompts, plan, origin=origin, listener=listener)
 
@@ -109,8 +127,14 @@ def measure_model(
     *,
     origin: Origin | None = None,
     listener: Listener | None = None,
+    journal: Path | None = None,
 ) -> schema.Scan:
-    """`scan_model` with its options in a plan."""
+    """`scan_model` with its options in a plan.
+
+    Arguments:
+        journal: a file in which a direct measurement of the sensitivity keeps what is finished, and
+            from which it goes on; it is removed in the end.
+    """
     if not isinstance(model, nn.Module):
         raise UsageError(
             f"the model is a {type(model).__name__}, not a torch module",
@@ -147,6 +171,21 @@ def measure_model(
         measured += of_weights
         not_measured |= reasons
 
+    sensitivity = None
+    if plan.kl is not None and tokenized is not None:
+        from srdd.simulation.checking import sensitivity_of
+
+        sensitivity = sensitivity_of(
+            model,
+            structure,
+            tokenized,
+            plan,
+            pad=padding_id(tokenizer, vocabulary_of(model)),
+            fingerprint=weights,
+            journal=journal,
+            listener=listener,
+        )
+
     records, rankings = build(measured, rounding=plan.rounding, seed=plan.seed)
     _warn_of_results(measured, tokenized, listener)
     device = device_of(model)
@@ -173,6 +212,7 @@ def measure_model(
         ),
         records=records,
         rankings=rankings,
+        sensitivity=sensitivity,
         not_measured=[
             schema.NotMeasured(module=name, site=site, reason=reason)
             for (name, site), reason in not_measured.items()

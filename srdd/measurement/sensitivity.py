@@ -14,8 +14,8 @@ with the sum over the prompt inside the square. Independent noise of variance si
 costs 1/2 sigma^2 F with F = E[ || gradient of L with respect to it || ^2 ].
 
 K samples of labels take one forward and K backward passes for all linears, operands and formats
-together. Sums are kept by groups of prompts (prompt number i belongs to group i mod REPLICATES), so
-that they can be added and intervals be had from them.
+together. Sums are kept by groups of prompts, the replicates of a scan, so that they can be added and
+intervals be had from them.
 
     labels          labels and the gradient of their loss
     calls           what goes into linears and norms, and where their outputs lie in the graph
@@ -35,7 +35,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from srdd.documents.records import REPLICATES
+from srdd.documents.records import REPLICATES, replicate_of
 from srdd.documents.scan import Operands
 from srdd.errors import InputError, counted
 from srdd.measurement.calls import (
@@ -55,16 +55,13 @@ from srdd.measurement.forward import run_halving
 from srdd.measurement.labels import Positions, predicted, uniforms
 from srdd.measurement.listener import Listener
 from srdd.measurement.passes import Gradients, Passes, differentiable
+from srdd.measurement.plan import KL_SAMPLES
 from srdd.model.kinds import kind_of
 from srdd.model.running import device_of, vocabulary_of
 from srdd.model.selection import Selection
 from srdd.model.structure import Structure
 from srdd.numerics.formats import FormatSpec
 from srdd.prompts.batches import Batch, TokenizedPrompts, make_batches, split
-
-SAMPLES = 4
-"""Samples of labels for each prompt. With 79 prompts, one linear's figure has a relative standard
-error of sqrt(2 / (79 * 4)) = 8 %."""
 
 LOGITS = 1 << 27
 """Logits of a batch at most, where it can be cut: 256 MiB in bfloat16, and twice that in all."""
@@ -125,7 +122,7 @@ def measure_sensitivity(
     specs: Sequence[FormatSpec],
     *,
     selection: Selection | None = None,
-    samples: int = SAMPLES,
+    samples: int = KL_SAMPLES,
     pad: int = 0,
     rounding: str = "even",
     batch_size: int | Literal["auto"] = "auto",
@@ -192,10 +189,10 @@ class _Run:
         self._passes = passes
         self._fingerprints = tokenized.fingerprints
         self._places = {number: place for place, number in enumerate(tokenized.index)}
-        self._groups = min(REPLICATES, len(tokenized.index))
+        self._group = [replicate_of(name) for name in tokenized.fingerprints]
         self._specs, self._samples, self._rounding = specs, samples, rounding
         self._skip_first, self._seed = skip_first, seed
-        self._tokens = np.zeros(self._groups)
+        self._tokens = np.zeros(REPLICATES)
         self._changes: dict[Change, Sums] = {}
         self._joint: dict[tuple[Scope, FormatSpec, Operands], Sums] = {}
         self._noise: dict[str, Sums] = {}
@@ -217,11 +214,11 @@ class _Run:
 
     def _keep(self, batch: Batch, scores: Scores) -> None:
         assert scores.positions is not None
-        places = np.array([self._places[number] % REPLICATES for number in batch.index])
+        places = np.array([self._group[self._places[number]] for number in batch.index])
         np.add.at(self._tokens, places, scores.positions.counts.numpy())
 
         def keep(totals: dict, key: object, squares: Tensor) -> None:  # type: ignore[type-arg]
-            sums = totals.setdefault(key, np.zeros(self._groups))
+            sums = totals.setdefault(key, np.zeros(REPLICATES))
             np.add.at(sums, places, squares.mean(0).cpu().numpy())
 
         joint: dict[tuple[Scope, FormatSpec, Operands], Tensor] = {}

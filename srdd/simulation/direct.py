@@ -7,16 +7,17 @@ goes into the layer at hand, and what comes out of the last one, is kept for all
 
 from __future__ import annotations
 
-import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from srdd.documents.records import REPLICATES
+from srdd.documents.records import REPLICATES, replicate_of
 from srdd.documents.scan import Operands
 from srdd.errors import InputError, counted
 from srdd.measurement.listener import Listener
@@ -48,7 +49,21 @@ class Change:
 
 def passes_of(changes: Sequence[Change], layers: int) -> float:
     """About how many forward passes over the prompts `changes` take."""
-    return 2 + sum(1 - (change.layer if change.tensor else 0) / layers for change in changes)
+    return 2 + sum(_share(change, layers) for change in changes)
+
+
+def _share(change: Change, layers: int) -> float:
+    """The part of the layers that has to run."""
+    return 1 - (change.layer if change.tensor else 0) / layers
+
+
+def _scored(batch: Batch, skip_first: bool) -> Batch:
+    """The batch with a mask that leaves out what is predicted from first tokens, if wanted."""
+    if not skip_first:
+        return batch
+    mask = batch.attention_mask.clone()
+    mask[:, 1] = 0
+    return Batch(batch.index, batch.input_ids, mask)
 
 
 def measure_directly(
@@ -59,19 +74,22 @@ def measure_directly(
     *,
     selection: Selection | None = None,
     pad: int = 0,
-    batch_size: int = 16,
+    batch_size: int | Literal["auto"] = "auto",
+    skip_first_token: bool = False,
     known: Mapping[Change, Sums] | None = None,
     done: Callable[[Change, Sums], None] = lambda change, sums: None,
     listener: Listener | None = None,
 ) -> dict[Change, Sums]:
     """KL in nats, summed over the predicted tokens of each group of prompts, (groups,) a change.
 
-    A prompt's group is its number modulo REPLICATES, as in the sums of a scan.
+    The groups are the replicates of a scan.
 
     Arguments:
         selection: what a change of all linears changes.
+        skip_first_token: leave out what is predicted from each prompt's first token.
         known: changes that need not be measured again.
         done: called with each change as soon as it is measured.
+        listener: hears beforehand what it takes in all.
 
     Raises:
         InputError: no prompt has a token to predict; memory does not suffice.
@@ -80,7 +98,7 @@ def measure_directly(
     selection = selection or Selection()
     found = {change: sums for change, sums in (known or {}).items() if change in set(changes)}
     waiting = [change for change in changes if change not in found]
-    if not any(len(ids) > 1 for ids in tokenized.ids):
+    if not any(len(ids) > 1 + skip_first_token for ids in tokenized.ids):
         raise InputError(
             "no prompt has a token to predict: each is a single token",
             "give prompts of two tokens or more",
@@ -92,17 +110,23 @@ def measure_directly(
         for batch in make_batches(tokenized, batch_size, pad)
         for part in predictions.cut(batch, vocabulary_of(model) or 1)
     ]
-    places = {number: place for place, number in enumerate(tokenized.index)}
-    groups = min(REPLICATES, len(places))
-    listener.started(
-        f"measuring {counted(len(waiting), 'change')} one by one",
-        math.ceil(passes_of(waiting, len(structure.layers))) * tokenized.tokens,
-        "tokens",
-    )
+    group = dict(zip(tokenized.index, map(replicate_of, tokenized.fingerprints), strict=True))
+    passes = passes_of(waiting, len(structure.layers))
     with evaluating(model), torch.no_grad():
+        clock = time.monotonic()
         states = _States(replay, batches, len(structure.layers))
+        took = (time.monotonic() - clock) * passes / 60
+        listener.inform(
+            f"measuring {counted(len(waiting), 'change')} directly takes about {passes:,.0f} "
+            f"forward passes over {tokenized.tokens:,} tokens, {max(took, 1):,.0f} minutes"
+        )
+        listener.started(
+            f"measuring {counted(len(waiting), 'change')} directly",
+            round((passes - 2) * tokenized.tokens),
+            "tokens",
+        )
         for change in sorted(waiting, key=lambda change: (change.tensor is not None, change.layer)):
-            sums = np.zeros(groups)
+            sums = np.zeros(REPLICATES)
             states.advance(change.layer if change.tensor else 0)
             include = (only(change.tensor),) if change.tensor else selection.include
             with simulate(
@@ -116,12 +140,13 @@ def measure_directly(
                     logits = states.logits(place)
                     with simulation.paused():
                         plain = states.plain(place)
-                    kl = predictions.sums(plain, logits, batch)[:, 2].numpy()
-                    np.add.at(sums, [places[number] % REPLICATES for number in batch.index], kl)
+                    kl = predictions.sums(plain, logits, _scored(batch, skip_first_token))[:, 2]
+                    np.add.at(
+                        sums, [group[number] for number in batch.index], kl.numpy()
+                    )
             found[change] = sums
             done(change, sums)
-            share = 1 - (change.layer if change.tensor else 0) / len(structure.layers)
-            listener.advanced(round(share * tokenized.tokens))
+            listener.advanced(round(_share(change, len(structure.layers)) * tokenized.tokens))
     return found
 
 

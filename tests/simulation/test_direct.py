@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from srdd.documents.records import REPLICATES, replicate_of
 from srdd.model.selection import Selection, matches, only
 from srdd.model.structure import find_structure
 from srdd.prompts.batches import TokenizedPrompts, make_batches
@@ -34,8 +35,9 @@ PROMPTS = TokenizedPrompts(
 
 
 def whole_passes(model: nn.Module, change: Change) -> np.ndarray:
-    """KL of each prompt, from runs of the whole model."""
-    sums = np.zeros(len(IDS))
+    """KL of each group of prompts, from runs of the whole model."""
+    sums = np.zeros(REPLICATES)
+    groups = [replicate_of(name) for name in PROMPTS.fingerprints]
     with torch.no_grad():
         for batch in make_batches(PROMPTS):
             plain = predictions.logits_of(model, batch, torch.device("cpu"))
@@ -46,7 +48,8 @@ def whole_passes(model: nn.Module, change: Change) -> np.ndarray:
                 include=[change.tensor] if change.tensor else [],
             ):
                 moved = predictions.logits_of(model, batch, torch.device("cpu"))
-            sums[list(batch.index)] = predictions.sums(plain, moved, batch)[:, 2].numpy()
+            kl = predictions.sums(plain, moved, batch)[:, 2].numpy()
+            np.add.at(sums, [groups[number] for number in batch.index], kl)
     return sums
 
 

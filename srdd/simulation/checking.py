@@ -1,0 +1,202 @@
+"""The sensitivity of a scan: estimated, checked by direct measurement, and written down.
+
+estimate ──► a few tensors and the whole, measured directly ──► section of the Scan
+or every tensor, measured directly          ──┘
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from srdd.documents import sensitivity as schema
+from srdd.errors import UsageError
+from srdd.measurement.listener import Listener
+from srdd.measurement.plan import Plan
+from srdd.measurement.sensitivity import Sensitivity, measure_sensitivity
+from srdd.model.structure import Structure
+from srdd.prompts.batches import TokenizedPrompts
+from srdd.simulation.direct import Change, Sums, measure_directly
+from srdd.simulation.journal import Journal
+
+
+def sensitivity_of(
+    model: nn.Module,
+    structure: Structure,
+    tokenized: TokenizedPrompts,
+    plan: Plan,
+    *,
+    pad: int,
+    fingerprint: str,
+    journal: Path | None,
+    listener: Listener,
+) -> schema.Sensitivity:
+    """What quantizing each linear costs, as the plan wants it.
+
+    Arguments:
+        fingerprint: of the model's weights, which a journal is known by.
+        journal: where a direct measurement keeps what is finished; nowhere for None.
+
+    Raises:
+        UsageError, InputError: as srdd.measurement.sensitivity and srdd.simulation.direct.
+    """
+    estimate = measure_sensitivity(
+        model,
+        structure,
+        tokenized,
+        plan.specs,
+        selection=plan.selection,
+        samples=plan.kl_samples,
+        pad=pad,
+        rounding=plan.rounding,
+        batch_size=plan.batch_size,
+        skip_first_token=plan.skip_first_token,
+        seed=plan.seed,
+        listener=listener,
+    )
+    direct = plan.kl == "direct"
+    changes = _changes(estimate, plan, len(estimate.changes) if direct else plan.kl_check)
+    if plan.rounding != "even" and changes:
+        listener.warn("the sensitivity was not checked: simulation rounds to even only")
+        changes = []
+    about = {
+        "model": fingerprint,
+        "prompts": tokenized.fingerprint,
+        "include": list(plan.selection.include),
+        "exclude": list(plan.selection.exclude),
+        "skip_first_token": plan.skip_first_token,
+    }
+    kept = Journal(journal, about) if journal is not None and direct else None
+    measured: dict[Change, Sums] = {}
+    if changes:
+        try:
+            measured = measure_directly(
+                model,
+                structure,
+                tokenized,
+                changes,
+                selection=plan.selection,
+                pad=pad,
+                batch_size=plan.batch_size,
+                skip_first_token=plan.skip_first_token,
+                known=kept.known if kept else None,
+                done=kept.add if kept else lambda change, sums: None,
+                listener=listener,
+            )
+        except UsageError as error:
+            if direct:
+                raise
+            listener.warn(f"the sensitivity was not checked: {error}")
+    document = _document(estimate, measured, direct=direct)
+    if not direct:
+        for spec in plan.formats:
+            holds, sentence = schema.verdict(document, spec)
+            if holds is False:
+                listener.warn(f"sensitivity in {spec}: {sentence}")
+    return document
+
+
+def _changes(estimate: Sensitivity, plan: Plan, count: int) -> list[Change]:
+    """All linears together, and `count` of them spread over the ranking, in each format."""
+    changes = []
+    for spec in plan.specs if count else ():
+        names = [t for t, s, operands in estimate.changes if (s, operands) == (spec, "both")]
+        names.sort(key=lambda name: -estimate.kl((name, spec, "both")))
+        places = np.unique(np.linspace(0, len(names) - 1, min(count, len(names))).round())
+        changes.append(Change(None, 0, str(spec), "both"))
+        for place in places.astype(int):
+            layer = estimate.layers[names[place]] or 0
+            changes.append(Change(names[place], layer, str(spec), "both"))
+    return changes
+
+
+def _document(
+    estimate: Sensitivity, measured: dict[Change, Sums], *, direct: bool
+) -> schema.Sensitivity:
+    tokens = estimate.tokens
+    changed = [
+        schema.Changed(
+            **schema.figure(sums / 2, tokens),
+            layer=estimate.layers[tensor] or 0,
+            tensor=tensor,
+            format=str(spec),
+            operands=operands,
+        )
+        for (tensor, spec, operands), sums in estimate.changes.items()
+    ]
+    together = [
+        schema.Joint(
+            **schema.figure(sums / 2, tokens),
+            scope=scope,
+            name=name,
+            format=str(spec),
+            operands=operands,
+        )
+        for ((scope, name), spec, operands), sums in estimate.joint.items()
+    ]
+    nats: dict[tuple[str, str, str], Sums] = {
+        (c.tensor, c.format, c.operands): np.array(c.nats) for c in changed
+    }
+    checks = [
+        schema.checked(
+            change.tensor,
+            change.format,
+            change.operands,
+            _estimated(change, nats),
+            sums,
+            tokens,
+        )
+        for change, sums in measured.items()
+    ]
+    if direct:
+        changed = [
+            schema.Changed(
+                **schema.figure(sums, tokens),
+                layer=change.layer,
+                tensor=change.tensor,
+                format=change.format,
+                operands=change.operands,
+            )
+            for change, sums in measured.items()
+            if change.tensor is not None
+        ]
+        checks = [check for check in checks if check.tensor is None]
+    return schema.Sensitivity(
+        method="direct" if direct else "estimate",
+        samples=estimate.samples,
+        tokens=[int(count) for count in tokens],
+        changes=_in_order(changed),
+        joint=[] if direct else together,
+        noise=[
+            schema.NoiseCost(
+                **schema.figure(sums / 2, tokens),
+                layer=estimate.layers[tensor],
+                tensor=tensor,
+                parameter="norm" if tensor in estimate.norms else "linear",
+            )
+            for tensor, sums in estimate.noise.items()
+            if np.isfinite(sums).all()
+        ],
+        checks=checks,
+        not_measured=dict(estimate.unusable),
+    )
+
+
+def _estimated(change: Change, nats: dict[tuple[str, str, str], Sums]) -> Sums:
+    """The estimate of a change; of all tensors together, the sum."""
+    if change.tensor is not None:
+        return nats[change.tensor, change.format, change.operands]
+    chosen = [
+        sums
+        for (_, spec, operands), sums in nats.items()
+        if (spec, operands) == (change.format, change.operands)
+    ]
+    total: Sums = np.sum(chosen, axis=0)
+    return total
+
+
+def _in_order(changed: Sequence[schema.Changed]) -> list[schema.Changed]:
+    return sorted(changed, key=lambda change: change.layer)
