@@ -1,11 +1,10 @@
 """The section `sensitivity` of a Scan: what changes cost end to end, as sums by group of prompts.
 
-A figure in nats a token is the sum over the groups of `nats` over that of `tokens`; a prompt's group
-is its replicate in the records. What is kept for each tensor, format
-and choice of operands is one number a group; for joint figures also one for all tensors together,
-one for those of a layer and one for those of a kind. With 28 layers of 7 linears, 2 formats and 79
-prompts that is about 1.5 MB. Products of two tensors' changes are not kept: there are 200 times as
-many of them.
+A figure in nats a token is the sum over the groups of `nats` over that of `tokens`. A prompt's
+group is its replicate in the records. What is kept for each tensor, format and choice of operands
+is one number a group; for joint figures also one for all tensors together, one for those of a layer
+and one for those of a kind. With 28 layers of 7 linears, 2 formats and 79 prompts that is about
+1.5 MB. Products of two tensors' changes are not kept: there are 200 times as many of them.
 """
 
 from __future__ import annotations

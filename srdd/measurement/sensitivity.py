@@ -14,8 +14,8 @@ with the sum over the prompt inside the square. Independent noise of variance si
 costs 1/2 sigma^2 F with F = E[ || gradient of L with respect to it || ^2 ].
 
 K samples of labels take one forward and K backward passes for all linears, operands and formats
-together. Sums are kept by groups of prompts, the replicates of a scan, so that they can be added and
-intervals be had from them.
+together. Sums are kept by groups of prompts, the replicates of a scan, so that they can be added
+and intervals be had from them.
 
     labels          labels and the gradient of their loss
     calls           what goes into linears and norms, and where their outputs lie in the graph

@@ -141,9 +141,7 @@ def measure_directly(
                     with simulation.paused():
                         plain = states.plain(place)
                     kl = predictions.sums(plain, logits, _scored(batch, skip_first_token))[:, 2]
-                    np.add.at(
-                        sums, [group[number] for number in batch.index], kl.numpy()
-                    )
+                    np.add.at(sums, [group[number] for number in batch.index], kl.numpy())
             found[change] = sums
             done(change, sums)
             listener.advanced(round(_share(change, len(structure.layers)) * tokenized.tokens))
