@@ -10,43 +10,56 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from srdd import rin as rin
+    from srdd.comparison import compare_scans as compare
     from srdd.documents.merge import merge_scans
     from srdd.documents.reading import load_scan
     from srdd.documents.rin import RinConfig, load_rin
     from srdd.documents.scan import Scan
     from srdd.errors import SrddError
+    from srdd.measurement import sensitivity as sensitivity
     from srdd.measurement.scanner import scan_model
     from srdd.noise import suggest
     from srdd.numerics.quantize import fake_quantize, measure
+    from srdd.simulation.evaluator import evaluate_model as evaluate
     from srdd.simulation.simulator import simulate
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "RinConfig": "srdd.documents.rin",
-    "Scan": "srdd.documents.scan",
-    "SrddError": "srdd.errors",
-    "fake_quantize": "srdd.numerics.quantize",
-    "load_rin": "srdd.documents.rin",
-    "load_scan": "srdd.documents.reading",
-    "measure": "srdd.numerics.quantize",
-    "merge_scans": "srdd.documents.merge",
-    "scan_model": "srdd.measurement.scanner",
-    "simulate": "srdd.simulation.simulator",
-    "suggest": "srdd.noise",
+    "RinConfig": "srdd.documents.rin:RinConfig",
+    "Scan": "srdd.documents.scan:Scan",
+    "SrddError": "srdd.errors:SrddError",
+    "compare": "srdd.comparison:compare_scans",
+    "evaluate": "srdd.simulation.evaluator:evaluate_model",
+    "fake_quantize": "srdd.numerics.quantize:fake_quantize",
+    "load_rin": "srdd.documents.rin:load_rin",
+    "load_scan": "srdd.documents.reading:load_scan",
+    "measure": "srdd.numerics.quantize:measure",
+    "merge_scans": "srdd.documents.merge:merge_scans",
+    "rin": "srdd.rin",
+    "scan_model": "srdd.measurement.scanner:scan_model",
+    "sensitivity": "srdd.measurement.sensitivity",
+    "simulate": "srdd.simulation.simulator:simulate",
+    "suggest": "srdd.noise:suggest",
 }
+"""Public name -> its module, and its name there; the module itself where that is missing."""
 
 __all__ = [
     "RinConfig",
     "Scan",
     "SrddError",
     "__version__",
+    "compare",
+    "evaluate",
     "fake_quantize",
     "load_rin",
     "load_scan",
     "measure",
     "merge_scans",
+    "rin",
     "scan_model",
+    "sensitivity",
     "simulate",
     "suggest",
 ]
@@ -55,7 +68,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'srdd' has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
+    module, _, attribute = _HOMES[name].partition(":")
+    value = getattr(import_module(module), attribute) if attribute else import_module(module)
     globals()[name] = value
     return value
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import subprocess
+import sys
 
 import pytest
 
@@ -13,12 +15,16 @@ NAMES = {
     "Scan",
     "SrddError",
     "__version__",
+    "compare",
+    "evaluate",
     "fake_quantize",
     "load_rin",
     "load_scan",
     "measure",
     "merge_scans",
+    "rin",
     "scan_model",
+    "sensitivity",
     "simulate",
     "suggest",
 }
@@ -37,3 +43,9 @@ def test_each_can_be_reached_and_says_what_it_is(name: str) -> None:
 def test_another_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'scna_model'"):
         srdd.scna_model  # noqa: B018
+
+
+def test_modules_are_there_after_the_package_is_imported() -> None:
+    code = "import srdd; print(srdd.rin.noisy.__name__)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == "noisy\n"
