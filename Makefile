@@ -6,7 +6,7 @@ BIN := .venv/bin
 SLOW ?= not slow
 WORKERS ?= 2
 
-.PHONY: demo test test-slow check install lock format lint types layers dependencies unit wheel benchmarks clean
+.PHONY: demo test test-slow docs check install lock format lint types layers dependencies unit wheel benchmarks clean
 
 demo: install
 	$(BIN)/srdd scan demo --force --output build/demo-scan.json
@@ -45,6 +45,10 @@ dependencies:
 
 unit:
 	$(BIN)/pytest -m "$(SLOW)" -n $(WORKERS) --cov --cov-report=term
+
+# What the program prints, written anew into README.md and docs/.
+docs: install
+	$(BIN)/python tests/readme_blocks.py
 
 # Written anew from what is installed; a local build of torch is named by its public version.
 lock:

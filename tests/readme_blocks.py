@@ -53,10 +53,15 @@ def printed(kind: str, command: str, folder: str | Path) -> str:
     return "\n".join(line.rstrip() for line in kept) + "\n"
 
 
-def blocks(page: Path) -> Iterator[tuple[str, str, str]]:
-    """Kind, command and text of each block of a page."""
-    for match in BLOCK.finditer(page.read_text(encoding="utf-8")):
+def blocks_of(text: str) -> Iterator[tuple[str, str, str]]:
+    """Kind, command and content of each block of a page's text."""
+    for match in BLOCK.finditer(text):
         yield match[1], match[2], match[3]
+
+
+def blocks(page: Path) -> Iterator[tuple[str, str, str]]:
+    """The same of a page."""
+    return blocks_of(page.read_text(encoding="utf-8"))
 
 
 def commands() -> list[str]:
