@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 LONGEST = 2000
 """Characters of a text or name at most."""
 
-SEARCHED = 12
+SEARCHED = 25
 """From so many rows on, a table has a search box."""
 
-RARE = 7
+RARE = 5
 """From this priority number on, a column stands in folded tables alone: no page is that wide."""
 
 WRAPPED = 40

@@ -30,8 +30,8 @@ LINE_HEIGHT = 14
 SHADES = 10
 """Strengths of colour on either side of a heat map's neutral one."""
 
-DENSE = 40
-"""From so many columns on, the figures in a heat map's cells cannot be read."""
+MANY, DENSE = 14, 40
+"""From so many columns on, figures in a heat map's cells cannot be read: on a phone, and at all."""
 
 
 @dataclass(frozen=True)
@@ -95,13 +95,21 @@ class HeatCell:
 
 @dataclass(frozen=True)
 class Heat:
-    """A heat map: a row of cells for each series, and the key to its colours."""
+    """A heat map.
 
+    Attributes:
+        labels: of the columns, and whether each stays where there is no room for all.
+        rows: a label and a row of cells for each series.
+        key: the classes of the colours from `low` to `high`.
+        size: how many columns there are, as a class of the style sheet.
+    """
+
+    labels: tuple[tuple[str, bool], ...]
     rows: tuple[tuple[str, tuple[HeatCell, ...]], ...]
     key: tuple[str, ...]
     low: str
     high: str
-    dense: bool
+    size: str
 
 
 def plot_of(chart: Chart) -> Plot:
@@ -289,15 +297,17 @@ def heat_of(chart: Chart) -> Heat:
         return HeatCell(measure.text(value), _shade(value, full, measure), tip)
 
     ends = [full * n / SHADES for n in range(-SHADES if measure.signed else 0, SHADES + 1, 2)]
+    columns = len(chart.x)
+    every = _label_step(columns)
     return Heat(
+        labels=tuple((str(x), place % every == 0) for place, x in enumerate(chart.x)),
         rows=tuple(
-            (one.label, tuple(cell(one, place) for place in range(len(chart.x))))
-            for one in chart.series
+            (one.label, tuple(cell(one, place) for place in range(columns))) for one in chart.series
         ),
         key=tuple(_shade(value, full, measure) for value in ends),
         low=measure.with_unit(ends[0]),
         high=measure.with_unit(ends[-1]),
-        dense=len(chart.x) > DENSE,
+        size="dense" if columns > DENSE else "many" if columns > MANY else "few",
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from srdd.documents.rin import RinConfig
 from srdd.errors import counted
 from srdd.noise import CONTROLS, fingerprint
 from srdd.numerics.sites import SITES
@@ -45,22 +46,28 @@ def page(scans: Scans) -> str:
     title = (models[0] or "unnamed") if len(models) == 1 else counted(len(models), "model")
     return render(
         title,
-        [block for name, groups in scans for block in _lead(name if scans[1:] else "", groups)],
+        list(_lead(scans)),
         [
             Section("Distance from the floor by layer and kind", list(_heats(scans))),
             Section("SQNR by layer", list(_profiles(scans))),
             Section("SQNR of single tokens", list(_tokens(scans))),
-            Section("Noise by strategy", [b for one in scans for b in _noise(*one, scans)]),
+            Section("Noise by strategy", list(_noise(scans))),
             Section("Tables", [block for one in scans for block in _tables(*one, scans)]),
             Section("Source and caveats", [b for one in scans for b in _source(*one, scans)]),
         ],
     )
 
 
-def _lead(name: str, groups: Sequence[Group]) -> Iterator[Block]:
-    head = heading(groups[0].scan)
-    yield Text(f"{name}: {head}" if name else head, "heading")
-    yield from (Text(sentence, "answer") for sentence in answer(groups))
+def _lead(scans: Scans) -> Iterator[Text]:
+    """The answer of each scan; what all of them end with stands once."""
+    answers = [answer(groups) for _, groups in scans]
+    last = answers[0][-1]
+    common = all(sentences[-1] == last for sentences in answers)
+    for (name, groups), sentences in zip(scans, answers, strict=True):
+        yield Text(_of(name, scans) + heading(groups[0].scan), "heading")
+        yield from (Text(each, "answer") for each in sentences[: -1 if common else None])
+    if common:
+        yield Text(last, "answer")
 
 
 def _of(name: str, scans: Scans) -> str:
@@ -87,7 +94,10 @@ def _heats(scans: Scans) -> Iterator[Chart]:
 
 
 def _profiles(scans: Scans) -> Iterator[Chart]:
-    """A chart for each site, with a line for each format of each scan."""
+    """A chart for each site, with a line for each format of each scan.
+
+    Another figure by layer, such as bars stacked by kind, is one more `Chart` here.
+    """
     by_place: dict[str, list[tuple[str, Group]]] = {}
     for name, groups in scans:
         for group in _shown(groups):
@@ -121,31 +131,45 @@ def _tables(name: str, groups: Sequence[Group], scans: Scans) -> Iterator[Block]
     yield Text(LEGEND, "note")
 
 
-def _noise(name: str, groups: Sequence[Group], scans: Scans) -> Iterator[Block]:
+def _noise(scans: Scans) -> Iterator[Block]:
     """The multipliers of every strategy; the controls are for `srdd suggest` to write."""
-    group = next((group for group in groups if group.site == "input"), groups[0])
-    configs, failed = configurations(group)
-    series = []
-    for strategy, config in configs.items():
-        factors = [0.0] * config.source.layers
-        for entry in config.layers:
-            factors[entry.layer] = entry.sigma / config.parameters.sigma_start
-        if strategy not in CONTROLS:
-            series.append(Series(strategy, tuple(factors)))
-    if series:
-        layers = tuple(range(len(group.scan.model.layers)))
-        title = f"{_of(name, scans)}sigma over sigma_start, from site {group.place}, {group.spec}"
-        yield Chart(title, "lines", "layer", layers, Measure(digits=3), tuple(series))
-        advice = next(iter(configs.values())).recommendation
-        reasons = "; ".join(advice.reasons)
-        yield Text(f"Recommended: {advice.strategy}, because {reasons}." if reasons else "", "note")
-        yield Text(
-            "`srdd suggest --strategy NAME` writes the configuration. None promises a gain in "
-            "accuracy: run it against uniform noise and the controls inverse and shuffled.",
-            "note",
-        )
-    for strategy, error in failed.items():
-        yield Text(f"{strategy}: no configuration, because {error.message}.", "note")
+    texts: list[Text] = []
+    for name, groups in scans:
+        group = next((group for group in groups if group.site == "input"), groups[0])
+        configs, failed = configurations(group)
+        series = [
+            Series(strategy, _multipliers(config))
+            for strategy, config in configs.items()
+            if strategy not in CONTROLS
+        ]
+        if series:
+            title = f"sigma over sigma_start, from site {group.place}, {group.spec}"
+            layers = tuple(range(len(group.scan.model.layers)))
+            yield Chart(
+                _of(name, scans) + title, "lines", "layer", layers, Measure(digits=3), tuple(series)
+            )
+            advice = next(iter(configs.values())).recommendation
+            reasons = f", because {'; '.join(advice.reasons)}" if advice.reasons else ""
+            texts.append(
+                Text(f"{_of(name, scans)}recommended: {advice.strategy}{reasons}.", "note")
+            )
+        for strategy, error in failed.items():
+            reason = f"{strategy}: no configuration, because {error.message}."
+            texts.append(Text(_of(name, scans) + reason, "note"))
+    yield from texts
+    yield Text(
+        "`srdd suggest --strategy NAME` writes the configuration. None promises a gain in "
+        "accuracy: run it against uniform noise and the controls inverse and shuffled.",
+        "note",
+    )
+
+
+def _multipliers(config: RinConfig) -> tuple[float, ...]:
+    """Each layer's sigma at the first noisy stage over that of uniform noise; 0 without noise."""
+    factors = [0.0] * config.source.layers
+    for entry in config.layers:
+        factors[entry.layer] = entry.sigma / config.parameters.sigma_start
+    return tuple(factors)
 
 
 def _source(name: str, groups: Sequence[Group], scans: Scans) -> Iterator[Block]:
@@ -168,7 +192,7 @@ def _source(name: str, groups: Sequence[Group], scans: Scans) -> Iterator[Block]
     }
     columns = (Column("", align="left"), Column("", align="left"))
     known = tuple((key, value) for key, value in rows.items() if value)
-    yield Table(f"{_of(name, scans)}source", columns, known)
+    yield Table(f"{_of(name, scans)}scan", columns, known)
     missing = scan.not_measured
     if missing:
         more = len(missing) - MOST_MODULES

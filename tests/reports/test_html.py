@@ -61,6 +61,10 @@ class Elements(HTMLParser):
         )
 
     @property
+    def classes(self) -> set[str | None]:
+        return {attributes.get("class") for _, attributes in self.found}
+
+    @property
     def text(self) -> str:
         return "".join(self.words)
 
@@ -171,6 +175,16 @@ class TestHeat:
         assert cells[1].tip == "down, layer 1: -3.0 dB"
         assert (heat.low, heat.high, heat.key[0]) == ("-6.0 dB", "+6.0 dB", "worse m10")
 
+    @pytest.mark.parametrize(
+        ("columns", "size", "kept"), [(12, "few", 12), (28, "many", 6), (80, "dense", 8)]
+    )
+    def test_labels_of_columns_thin_out(self, columns: int, size: str, kept: int) -> None:
+        series = (Series("down", (0.0,) * columns),)
+        chart = Chart("t", "heat", "layer", tuple(range(columns)), DECIBELS, series)
+        heat = heat_of(chart)
+        assert heat.size == size
+        assert sum(keep for _, keep in heat.labels) == kept
+
     def test_others_are_the_worse_the_larger(self) -> None:
         series = (Series("down", (0.0, 1.0, 2.0)),)
         heat = heat_of(Chart("t", "heat", "layer", (0, 1, 2), Measure("nat", digits=1), series))
@@ -217,7 +231,7 @@ class TestScans:
         found = Elements(shown(scan))
         titles = [a.get("aria-label") for t, a in found.found if a.get("role") == "region"]
         assert titles[0] == "SQNR vs floor, site input, mxfp4:floor"
-        assert found.count("table", **{"class": "heat"}) == 1
+        assert found.count("table", **{"class": "heat few"}) == 1
 
     def test_a_chart_of_sqnr_for_each_site_with_its_floor(self) -> None:
         scan = scan_of(
@@ -238,7 +252,7 @@ class TestScans:
     def test_the_prototype(self) -> None:
         found = Elements(shown(load_scan(PROTOTYPE)))
         assert found.count("circle") == 28 * 5  # SQNR, and four strategies
-        assert found.count("table", **{"class": "heat"}) == 0
+        assert "heat many" not in found.classes
 
     def test_multipliers_are_those_of_suggest(self) -> None:
         text = shown(load_scan(PROTOTYPE))

@@ -149,12 +149,12 @@ def visible(driver: Any, table: Any, column: str) -> list[str]:
     return found
 
 
-def every_row(driver: Any) -> Any:
-    """The folded table of all rows, unfolded."""
+def every_row(driver: Any, scan: str = "") -> Any:
+    """The folded table of all rows of a scan, unfolded."""
     (details,) = [
         one
         for one in driver.find_elements(By.CSS_SELECTOR, "details.wide")
-        if one.text.startswith("All ")
+        if one.text.startswith(f"{scan}: All " if scan else "All ")
     ]
     driver.execute_script("arguments[0].open = true", details)
     return details
@@ -385,6 +385,7 @@ class TestLooks:
 
     def test_everything_is_reached_by_tab(self, browser: Any, pages: dict[str, Path]) -> None:
         opened(browser, pages["two"])
+        every_row(browser, "first")
         browser.find_element(By.TAG_NAME, "body").send_keys(Keys.TAB)
         reached = set()
         for _ in range(120):
