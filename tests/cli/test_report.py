@@ -317,14 +317,11 @@ class TestManyScans:
         assert "\x1b" not in out + err
 
 
-HEAVY = ("torch", "transformers", "numba", "pandas", "jinja2")
+HEAVY = ("torch", "transformers", "numba", "pandas")
 
 
-@pytest.mark.parametrize(
-    ("form", "allowed"),
-    [*((form, set()) for form in FORMS if form != "html"), ("html", {"jinja2"})],
-)
-def test_nothing_heavy_is_imported(form: str, allowed: set[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", FORMS)
+def test_nothing_heavy_is_imported(form: str, tmp_path: Path) -> None:
     code = (
         f"from srdd.cli.app import run; import sys; "
         f"assert run(['report', {str(PROTOTYPE)!r}, '--as', {form!r}, '-o', 'out']) == 0; "
@@ -338,4 +335,4 @@ def test_nothing_heavy_is_imported(form: str, allowed: set[str], tmp_path: Path)
         cwd=tmp_path,
         env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
     )
-    assert set(done.stdout.split()) == allowed
+    assert done.stdout.split() == []
