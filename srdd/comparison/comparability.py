@@ -9,8 +9,9 @@ match, the others each in a function.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 from srdd.comparison.pairing import Matched
 from srdd.documents.scan import Scan
@@ -38,62 +39,46 @@ class _Check:
 
     Attributes:
         name: what it is called.
-        read: it in a scan; None where the scan does not record it.
-        warning: whether a difference changes what the figures mean.
+        path: where it stands in a scan.
+        when: for what it matters: `always`, `prompts` (what is measured on them), `stochastic`
+            (rounding) or `tensor` (scales over a whole tensor).
         why: what a difference does, where its name does not say it.
-        prompts: whether it matters only to what is measured on prompts.
-        applies: whether it matters to this scan and these formats.
+        warning: whether a difference changes what the figures mean.
     """
 
     name: str
-    read: Callable[[Scan], object]
-    warning: bool = True
+    path: str
+    when: str = "always"
     why: str = ""
-    prompts: bool = False
-    applies: Callable[[Scan, Sequence[str]], bool] = lambda scan, formats: True
+    warning: bool = True
 
 
 _SAME = (
-    _Check("architecture", lambda scan: scan.model.architecture),
-    _Check("dtype", lambda scan: scan.model.dtype),
-    _Check("hidden size", lambda scan: scan.model.hidden_size),
-    _Check(
-        "number of layers",
-        lambda scan: len(scan.model.layers),
-        why="layers are paired by their number",
-    ),
-    _Check("rounding", lambda scan: scan.settings.rounding),
-    _Check("--include", lambda scan: scan.settings.include),
-    _Check("--exclude", lambda scan: scan.settings.exclude),
-    _Check("tokenizer", lambda scan: scan.model.tokenizer, prompts=True),
-    _Check("--max-length", lambda scan: _max_length(scan), prompts=True),
-    _Check("--apply-chat-template", lambda scan: scan.calibration.chat_template, prompts=True),
-    _Check("--skip-first-token", lambda scan: scan.calibration.skip_first_token, prompts=True),
-    _Check(
-        "seed of stochastic rounding",
-        lambda scan: scan.settings.seed,
-        applies=lambda scan, formats: scan.settings.rounding == "stochastic",
-    ),
-    _Check(
-        "--batch-size",
-        lambda scan: scan.run.batch_size,
-        why="a scale over the whole tensor depends on the batch",
-        prompts=True,
-        applies=lambda scan, formats: any(name.endswith(":tensor") for name in formats),
-    ),
-    _Check(
-        "device or kernel",
-        lambda scan: f"{scan.run.device} with {scan.run.kernel}" if scan.run.device else None,
-        warning=False,
-        why="last digits may differ",
-    ),
+    _Check("architecture", "model.architecture"),
+    _Check("dtype", "model.dtype"),
+    _Check("hidden size", "model.hidden_size"),
+    _Check("rounding", "settings.rounding"),
+    _Check("--include", "settings.include"),
+    _Check("--exclude", "settings.exclude"),
+    _Check("tokenizer", "model.tokenizer", "prompts"),
+    _Check("--max-length", "calibration.max_length", "prompts"),
+    _Check("--apply-chat-template", "calibration.chat_template", "prompts"),
+    _Check("--skip-first-token", "calibration.skip_first_token", "prompts"),
+    _Check("seed of stochastic rounding", "settings.seed", "stochastic"),
+    _Check("--batch-size", "run.batch_size", "tensor", "the scale of a whole tensor is a batch's"),
+    _Check("device", "run.device", why="last digits may differ", warning=False),
+    _Check("kernel", "run.kernel", why="last digits may differ", warning=False),
 )
 
 
-def _max_length(scan: Scan) -> object:
-    """None in a scan by srdd means that nothing was cut; in another, that it is unknown."""
-    length = scan.calibration.max_length
-    return "off" if length is None and scan.model.source != "prototype" else length
+def _read(scan: Scan, path: str) -> str | None:
+    """A setting in words; None where a scan by another program does not record it."""
+    value = attrgetter(path)(scan)
+    if value is None:
+        return None if scan.model.source == "prototype" else "none"
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    return str(value) if not isinstance(value, bool) else "on" if value else "off"
 
 
 def same_prompts(old: Scan, new: Scan) -> bool:
@@ -116,68 +101,68 @@ def same_prompts(old: Scan, new: Scan) -> bool:
 def remarks(old: Scan, new: Scan, matched: Sequence[Matched]) -> list[Remark]:
     """All that a reader of the comparison has to know first, the warnings in front."""
     on_prompts = any(needs_prompts([each.site]) for each in matched)
-    found = [*_weights(old, new, matched), *_settings(old, new, matched, on_prompts)]
+    formats = [name for each in matched for name in (each.old_format, each.new_format)]
+    when = {
+        "always": True,
+        "prompts": on_prompts,
+        "stochastic": "stochastic" in (old.settings.rounding, new.settings.rounding),
+        "tensor": on_prompts and any(name.endswith(":tensor") for name in formats),
+    }
+    found = [*_weights(old, new, matched), *_settings(old, new, when)]
     if on_prompts:
         found += _prompts(old, new)
     found += [*_prototype(old, new), *_nonfinite(matched)]
     return sorted(found, key=lambda remark: not remark.warning)
 
 
+def _note(text: str) -> Remark:
+    return Remark(text, warning=False)
+
+
+def _warning(text: str) -> Remark:
+    return Remark(text, warning=True)
+
+
 def _weights(old: Scan, new: Scan, matched: Sequence[Matched]) -> Iterable[Remark]:
     first, second = old.model.fingerprint, new.model.fingerprint
     for which, fingerprint in (("OLD", first), ("NEW", second)):
         if fingerprint is None:
-            yield Remark(f"{which} has no fingerprint of the weights", warning=False)
+            yield _note(f"{which} has no fingerprint of the weights")
     if first is None or second is None:
         return
     if first != second:
-        yield Remark(
-            f"the weights differ: {first[:12]} in OLD, {second[:12]} in NEW", warning=False
-        )
-    elif all(each.old_format == each.new_format for each in matched):
-        names = {old.model.name, new.model.name}
-        called = f" under two names, {' and '.join(sorted(names))}" if len(names) > 1 else ""
-        yield Remark(
-            f"OLD and NEW have the same weights ({first[:12]}){called}: this is one checkpoint "
-            "measured twice, and no difference is one between checkpoints",
-            warning=True,
-        )
+        yield _note(f"the weights differ: {first[:12]} in OLD, {second[:12]} in NEW")
+    elif any(each.old_format != each.new_format for each in matched):
+        yield _note(f"both have the same weights ({first[:12]})")
     else:
-        yield Remark(f"both have the same weights ({first[:12]})", warning=False)
+        names = sorted({old.model.name, new.model.name})
+        called = f" under two names, {' and '.join(names)}" if len(names) > 1 else ""
+        yield _warning(
+            f"OLD and NEW have the same weights ({first[:12]}){called}: this is one checkpoint "
+            "measured twice, and no difference is one between checkpoints"
+        )
 
 
-def _settings(
-    old: Scan, new: Scan, matched: Sequence[Matched], on_prompts: bool
-) -> Iterable[Remark]:
-    formats = [name for each in matched for name in (each.old_format, each.new_format)]
+def _settings(old: Scan, new: Scan, when: Mapping[str, bool]) -> Iterable[Remark]:
     unknown: dict[str, list[str]] = {"OLD": [], "NEW": []}
     for check in _SAME:
-        if check.prompts and not on_prompts:
-            continue
-        if not any(check.applies(scan, formats) for scan in (old, new)):
-            continue
-        first, second = check.read(old), check.read(new)
-        if first == second:
+        first, second = _read(old, check.path), _read(new, check.path)
+        if not when[check.when] or first == second:
             continue
         if first is None or second is None:
             unknown["OLD" if first is None else "NEW"].append(check.name)
             continue
         why = f"; {check.why}" if check.why else ""
-        yield Remark(
-            f"{check.name} differs: {_shown(first)} in OLD, {_shown(second)} in NEW{why}",
-            check.warning,
+        yield Remark(f"{check.name} differs: {first} in OLD, {second} in NEW{why}", check.warning)
+    layers = len(old.model.layers), len(new.model.layers)
+    if layers[0] != layers[1]:
+        yield _warning(
+            f"number of layers differs: {layers[0]} in OLD, {layers[1]} in NEW; layers are paired "
+            "by their number"
         )
     for which, names in unknown.items():
         if names:
-            yield Remark(f"{which} does not record: {', '.join(names)}", warning=False)
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, list):
-        return ", ".join(map(str, value)) or "none"
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    return str(value)
+            yield _note(f"{which} does not record: {', '.join(names)}")
 
 
 def _amount(scan: Scan) -> str:
@@ -188,38 +173,33 @@ def _amount(scan: Scan) -> str:
 
 
 def _prompts(old: Scan, new: Scan) -> Iterable[Remark]:
+    independent = "intervals treat the two scans as independent"
     for which, scan in (("OLD", old), ("NEW", new)):
         count = scan.calibration.prompts
         if count is not None and 0 < count < FEW_PROMPTS:
-            yield Remark(
-                f"{which} has only {counted(count, 'prompt')}: intervals may be too narrow",
-                warning=True,
+            yield _warning(
+                f"{which} has only {counted(count, 'prompt')}: intervals may be too narrow"
             )
     first = Counter(old.calibration.prompt_fingerprints)
     second = Counter(new.calibration.prompt_fingerprints)
     if not first or not second:
-        silent = [which for which, known in (("OLD", first), ("NEW", second)) if not known]
-        yield Remark(
-            f"the prompts of {' and '.join(silent)} are unknown: differences may come from other "
-            "prompts, and intervals treat the two scans as independent",
-            warning=True,
+        unknown = [which for which, known in (("OLD", first), ("NEW", second)) if not known]
+        yield _warning(
+            f"the prompts of {' and '.join(unknown)} are unknown: differences may come from other "
+            f"prompts, and {independent}"
         )
     elif same_prompts(old, new):
-        yield Remark(
-            f"the same prompts in both, intervals are paired: {_amount(new)}", warning=False
-        )
+        yield _note(f"the same prompts in both, intervals are paired: {_amount(new)}")
     elif first == second:
-        yield Remark(
+        yield _warning(
             "the same prompts, but without their first tokens in one or in other replicates: "
-            "intervals treat the two scans as independent and are wider than they need be",
-            warning=True,
+            f"{independent} and are wider than they need be"
         )
     else:
-        yield Remark(
+        yield _warning(
             f"the prompts differ: {_amount(old)} in OLD, {_amount(new)} in NEW, "
             f"{sum((first & second).values()):,} in both; differences include the effect of the "
-            "prompts, and intervals treat the two scans as independent",
-            warning=True,
+            f"prompts, and {independent}"
         )
 
 
@@ -227,26 +207,21 @@ def _prototype(old: Scan, new: Scan) -> Iterable[Remark]:
     made = [w for w, s in (("OLD", old), ("NEW", new)) if s.model.source == "prototype"]
     if made:
         mixed = "" if len(made) == 2 else ", and its figures are means over prompts, not pooled"
-        yield Remark(
+        yield _warning(
             f"{' and '.join(made)} made by the prototype: no sums, so no intervals and no figure "
-            f"of all layers together{mixed}",
-            warning=True,
+            f"of all layers together{mixed}"
         )
 
 
 def _nonfinite(matched: Sequence[Matched]) -> Iterable[Remark]:
-    for which in ("OLD", "NEW"):
-        layers = {
-            pair.layer
-            for each in matched
-            for pair in each.pairs
-            for record in [pair.old if which == "OLD" else pair.new]
-            if record.sums and record.sums.nonfinite
-        }
+    pairs = [pair for each in matched for pair in each.pairs]
+    for which, records in (
+        ("OLD", [pair.old for pair in pairs]),
+        ("NEW", [pair.new for pair in pairs]),
+    ):
+        layers = sorted({r.layer for r in records if r.sums and r.sums.nonfinite})
         if layers:
-            names = ", ".join(map(str, sorted(layers)[:8]))
-            yield Remark(
+            yield _warning(
                 f"{which} has NaN or infinite values, which no figure counts, in "
-                f"{counted(len(layers), 'layer')}: {names}",
-                warning=True,
+                f"{counted(len(layers), 'layer')}: {', '.join(map(str, layers[:8]))}"
             )

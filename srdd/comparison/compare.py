@@ -19,6 +19,8 @@ from srdd.numerics.confidence import difference_intervals
 from srdd.numerics.metrics import METRICS
 from srdd.numerics.sites import needs_prompts
 
+_FIGURES = ("old", "new", "difference")
+
 
 @dataclass(frozen=True)
 class Side:
@@ -108,29 +110,17 @@ class Comparison:
         """
         flat = []
         for group in self.groups:
-            every = [(row.place, row.differences) for row in group.rows]
-            if group.overall is not None:
-                every.append((Place(None, None), group.overall))
-            for place, differences in every:
-                for name, each in differences.items():
+            names = {
+                name: getattr(group.matched, name)
+                for name in ("site", "operands", "old_format", "new_format")
+            }
+            together = [] if group.overall is None else [Row(Place(None, None), group.overall)]
+            for row in (*group.rows, *together):
+                for each in row.differences.values():
                     low, high = each.interval or (None, None)
-                    flat.append(
-                        {
-                            "site": group.matched.site,
-                            "operands": group.matched.operands,
-                            "old_format": group.matched.old_format,
-                            "new_format": group.matched.new_format,
-                            "layer": place.layer,
-                            "tensor": place.tensor,
-                            "metric": name,
-                            "old": each.old,
-                            "new": each.new,
-                            "difference": each.difference,
-                            "low": low,
-                            "high": high,
-                            "verdict": each.verdict,
-                        }
-                    )
+                    figures = {name: getattr(each, name) for name in ("metric", *_FIGURES)}
+                    ends = {"low": low, "high": high, "verdict": each.verdict}
+                    flat.append(names | vars(row.place) | figures | ends)
         return flat
 
 

@@ -8,21 +8,21 @@ The optimizer always starts from clean weights, and so do evaluation and checkpo
 is in, while a step lasts, depends on the trainer:
 
 - `step`: forward and backward passes, of all parts of a step where gradients are accumulated. Noise
-  comes at the beginning of the step and goes just before the optimizer's update.
+  is added at the beginning of the step and removed just before the optimizer's update.
 - `generation`: completions and nothing else, for a trainer that generates them (TRL's GRPO and
-  RLOO). Log-probabilities and gradients are those of the clean weights. So the trainer takes what a
-  noisy model wrote for the clean model's own words; it makes no correction for the difference.
+  RLOO). Log-probabilities and gradients are those of the clean weights. So the trainer takes the
+  completions of a noisy model for those of the clean one, and does not correct for the difference.
 
-`with` is there for the case that training ends with an error: a callback is not told, and the noise
-would stay. Leaving it brings the clean weights back in any case.
+`with` is for training that ends with an error: a callback is not called then, and the noise would
+stay. Leaving it restores the clean weights in any case.
 
 The run's step and length come from the trainer's state. A resumed run therefore goes on with the
 noise that the unbroken one would have had.
 
-vLLM holds a copy of the weights that noise in this process does not reach, so a trainer that uses
-it is refused. A rollout under noise is still possible there: `with noisy(...)` around what hands
-the weights over (in TRL `trainer.vllm_generation.sync_weights()`) gives noisy weights to vLLM,
-which keeps them, also for evaluation, until they are handed over again.
+vLLM has a copy of the weights that noise in this process does not reach, so a trainer that uses it
+is refused. A rollout under noise is still possible there: `with noisy(...)` around what copies the
+weights (in TRL `trainer.vllm_generation.sync_weights()`) gives noisy weights to vLLM, which keeps
+them, also for evaluation, until they are copied again.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class RinCallback(TrainerCallback):  # type: ignore[misc]
 
     def __init__(self, config: RinConfig, *, seed: int = 0, during: During | None = None) -> None:
         if during is not None and during not in DURING:
-            raise unknown_name("time of noise", during, DURING)
+            raise unknown_name("during", during, DURING)
         self.config = config
         self.seed = seed
         self.last: NoiseReport | None = None
@@ -84,8 +84,8 @@ class RinCallback(TrainerCallback):  # type: ignore[misc]
         self._targets = Targets((), ())
         self._since_log: list[NoiseReport] = []
         self._trainer: Any = None
-        self._running: str | None = None
-        self._listened: nn.Module | None = None
+        self._current: str | None = None
+        self._wrapped: nn.Module | None = None
         self._generating = False
 
     @contextmanager
@@ -94,7 +94,7 @@ class RinCallback(TrainerCallback):  # type: ignore[misc]
 
         Raises:
             UsageError: it is on a trainer already, or this trainer updates weights where noise
-                could not be taken away first, or generates completions elsewhere.
+                could not be removed first, or generates completions elsewhere.
         """
         if self._trainer is not None:
             raise UsageError(
@@ -108,33 +108,33 @@ class RinCallback(TrainerCallback):  # type: ignore[misc]
             callbacks.remove(self)
         # In front of the loggers, which then see what is added to the logs.
         callbacks.insert(0, self)
-        self._trainer, self._running = trainer, during
+        self._trainer, self._current = trainer, during
         try:
             with self._noise:
                 yield self
         finally:
             self._trainer = None
-            self._listen_no_more()
+            self._unwrap_generate()
             if not listed:
                 callbacks.remove(self)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         if self._trainer is None:
             raise UsageError(
-                "RinCallback is in the trainer's list, and nothing would take its noise away after "
-                "an error",
+                "RinCallback is in the trainer's list, and nothing would remove its noise after an "
+                "error",
                 "train inside it: `with noise.on(trainer): trainer.train()`",
             )
         self._noise.close()  # of a run that was started again with a smaller batch
-        self._listen_no_more()
+        self._unwrap_generate()
         self._since_log = []
         self._targets = targets_of(given["model"], self.config)
-        if self._running == "generation":
-            self._listen(given["model"])
+        if self._current == "generation":
+            self._wrap_generate(given["model"])
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         self._noise.close()
-        if self._running == "step":
+        if self._current == "step":
             self._noise.enter_context(self._noisy(given["model"]))
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **given: Any) -> None:
@@ -145,19 +145,19 @@ class RinCallback(TrainerCallback):  # type: ignore[misc]
 
     def on_train_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         self._noise.close()
-        self._listen_no_more()
+        self._unwrap_generate()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **given: Any) -> None:
         if not logs or "loss" not in logs or not self._since_log:
             return
-        found = _figures(self._since_log)
-        if self._running == "generation":
-            found["rin/generations"] = len(self._since_log)
+        figures = _figures(self._since_log)
+        if self._current == "generation":
+            figures["rin/generations"] = len(self._since_log)
         self._since_log = []
-        logs.update(found)
+        logs.update(figures)
         if state.log_history:
-            # The trainer wrote it down before it told us.
-            state.log_history[-1].update(found)
+            # The trainer keeps its log before it calls this.
+            state.log_history[-1].update(figures)
 
     @contextmanager
     def _noisy(self, model: nn.Module) -> Iterator[None]:
@@ -173,15 +173,15 @@ class RinCallback(TrainerCallback):  # type: ignore[misc]
             self._since_log.append(report)
             yield
 
-    def _listen(self, model: nn.Module) -> None:
+    def _wrap_generate(self, model: nn.Module) -> None:
         """Make the model's own methods generate under noise, outside of evaluation."""
-        self._listened = model
+        self._wrapped = model
         for name in GENERATING:
             if callable(getattr(model, name, None)):
-                setattr(model, name, self._under_noise(model, getattr(model, name)))
+                setattr(model, name, self._noisy_generate(model, getattr(model, name)))
 
-    def _under_noise(self, model: nn.Module, generate: Callable[..., Any]) -> Callable[..., Any]:
-        def noisy_generate(*given: Any, **named: Any) -> Any:
+    def _noisy_generate(self, model: nn.Module, generate: Callable[..., Any]) -> Callable[..., Any]:
+        def generate_with_noise(*given: Any, **named: Any) -> Any:
             if self._generating or not model.training:
                 return generate(*given, **named)
             self._generating = True
@@ -191,13 +191,13 @@ class RinCallback(TrainerCallback):  # type: ignore[misc]
             finally:
                 self._generating = False
 
-        return noisy_generate
+        return generate_with_noise
 
-    def _listen_no_more(self) -> None:
-        if self._listened is not None:
+    def _unwrap_generate(self) -> None:
+        if self._wrapped is not None:
             for name in GENERATING:
-                self._listened.__dict__.pop(name, None)
-        self._listened = None
+                self._wrapped.__dict__.pop(name, None)
+        self._wrapped = None
 
 
 def _generates(trainer: Any) -> bool:
@@ -212,8 +212,8 @@ def _check_trainer(trainer: Any, during: str) -> None:
             raise UsageError(
                 "the trainer lets vLLM generate, which has its own copy of the weights: noise in "
                 "this process does not reach it",
-                "train with use_vllm=False, or see srdd.rin.callback for noise in what is handed "
-                "over to vLLM",
+                "train with use_vllm=False, or see srdd.rin.callback for noise in the weights that "
+                "vLLM gets",
             )
         return
     if getattr(trainer, "is_deepspeed_enabled", False):
@@ -242,12 +242,12 @@ def _figures(reports: Sequence[NoiseReport]) -> dict[str, float]:
     def mean(values: Sequence[float]) -> float:
         return sum(values) / len(values)
 
-    found = {
+    figures = {
         "rin/sigma": mean([report.sigma for report in reports]),
         "rin/energy": mean([report.energy for report in reports]),
         "rin/realised_energy": mean([report.realised_energy for report in reports]),
     }
     unchanged = [report.unchanged for report in reports if report.unchanged is not None]
     if unchanged:
-        found["rin/unchanged"] = mean(unchanged)
-    return found
+        figures["rin/unchanged"] = mean(unchanged)
+    return figures

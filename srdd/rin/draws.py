@@ -2,8 +2,8 @@
 
 The value of element i depends on nothing else: not on the order in which modules are visited, the
 device, the weight's type, or which part of it a process holds. Every process of a distributed job
-therefore draws the same noise without a word to the others, and a resumed run what it would have
-drawn.
+therefore draws the same noise without communication, and a resumed run the noise that it would have
+had.
 
 Elements come in blocks, each from a counter-based generator (Philox 4x64, Salmon et al. 2011) that
 is keyed by a hash of seed, step and name and whose counter starts at the block's index. Blocks can
@@ -38,13 +38,13 @@ def standard_normal(seed: int, step: int, name: str, first: int, count: int) -> 
     """
     digest = blake2b(f"{seed}\0{step}\0{name}".encode("utf-8", "surrogatepass"), digest_size=16)
     key = int.from_bytes(digest.digest(), "little")
-    found = np.empty(count, np.float32)
+    drawn = np.empty(count, np.float32)
 
     def draw(block: int) -> None:
         start, end = block * BLOCK, (block + 1) * BLOCK
         low, high = max(start, first), min(end, first + count)
         # Whole blocks below `high`: an element follows from those before it in its block.
-        values = found[low - first : high - first]
+        values = drawn[low - first : high - first]
         generator = np.random.Generator(np.random.Philox(key=key, counter=[0, block, 0, 0]))
         if low == start:
             generator.standard_normal(dtype=np.float32, out=values)
@@ -59,4 +59,4 @@ def standard_normal(seed: int, step: int, name: str, first: int, count: int) -> 
     else:
         for block in blocks:
             draw(block)
-    return torch.from_numpy(found)
+    return torch.from_numpy(drawn)

@@ -1,16 +1,16 @@
 """Noise on and off: `with noisy(model, config, step=..., total_steps=...) as report:`.
 
 Inside, the configured weights are w + N(0, sigma): drawn in float32, cast to the weight's type, and
-added in it, as the published injectors do. Afterwards they hold the very bits from before, which
-were kept and are copied back, whatever happened inside. The noise is not subtracted, since rounding
-would leave a trace at every step.
+added in it, as the published injectors do. Afterwards they have exactly the bits from before, which
+are kept and copied back, whatever happens inside. The noise is not subtracted, since rounding would
+change the weights a little at every step.
 
 In bfloat16 much of a small sigma is lost: around 1, neighbouring values lie 0.004 to 0.008 apart.
 The report says how much of the noise arrived (`std`) and how many weights it left as they were.
 
 Where weights are tied, noise is added once. Where they are sharded, every process adds its part of
 the same noise; each draws all of it and keeps its part. Clean copies cost as much memory as the
-noisy weights do: nothing to speak of for norms, as much as the model for all its linears.
+noisy weights do: negligible for norms, as much as the model for all its linears.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ AT_ONCE = 1 << 20
 """Elements that noise is added to at a time, so that it needs little memory of its own."""
 
 _noisy_now: dict[tuple[str, int], str] = {}
-"""Weights under noise in this process, by the memory they lie in, with the module's name."""
+"""Weights under noise in this process, by their memory, with the module's name."""
 
 
 @contextmanager

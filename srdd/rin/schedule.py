@@ -7,7 +7,7 @@ stage takes three steps:
     steps  0-2  3-5   6-8    9-11   12-14  15-17  18-20  21-23  24-26   27-29
     sigma  0    0.05  .0281  .0158  .0089  .005   .0028  .0016  .00089  .0005
 
-What a schedule is, and which ones are refused, stands with `srdd.documents.rin.Schedule`.
+`srdd.documents.rin.Schedule` defines a schedule, and which ones are refused.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ def schedule(sigma_start: float, sigma_end: float, num_stages: int) -> Schedule:
     Raises:
         UsageError: with fewer than three stages, sigma that is not above 0, or sigma that grows.
     """
-    if found := why_unusable(sigma_start, sigma_end, num_stages):
-        raise UsageError(*found)
+    if problem := why_unusable(sigma_start, sigma_end, num_stages):
+        raise UsageError(*problem)
     return Schedule(sigma_start=sigma_start, sigma_end=sigma_end, num_stages=num_stages)
 
 

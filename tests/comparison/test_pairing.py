@@ -182,7 +182,7 @@ class TestRemarks:
             ("model", {"architecture": "Other"}, "architecture differs: MadeForCausalLM in"),
             ("settings", {"rounding": "toward-zero"}, "rounding differs: even in OLD, toward"),
             ("settings", {"exclude": ["a", "b"]}, "--exclude differs: none in OLD, a, b in"),
-            ("calibration", {"max_length": 64}, "--max-length differs: off in OLD, 64 in NEW"),
+            ("calibration", {"max_length": 64}, "--max-length differs: none in OLD, 64 in NEW"),
             (
                 "calibration",
                 {"chat_template": True},

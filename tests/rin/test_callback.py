@@ -275,7 +275,7 @@ def test_a_run_that_is_stopped_between_the_parts_of_a_step_ends_clean(tmp_path: 
 
 def test_without_with_training_does_not_begin(tmp_path: Path) -> None:
     trainer = trainer_for(demo(), tmp_path, RinCallback(CONFIG))
-    with pytest.raises(UsageError, match="nothing would take its noise away") as caught:
+    with pytest.raises(UsageError, match="nothing would remove its noise") as caught:
         trainer.train()
     assert caught.value.hint == "train inside it: `with noise.on(trainer): trainer.train()`"
 
@@ -360,7 +360,7 @@ def test_a_trainer_that_updates_where_noise_is_is_refused(
 
 
 def test_another_time_of_noise_is_refused() -> None:
-    with pytest.raises(UsageError, match="unknown time of noise 'steps'") as caught:
+    with pytest.raises(UsageError, match="unknown during 'steps'") as caught:
         RinCallback(CONFIG, during="steps")  # type: ignore[arg-type]
     assert caught.value.hint == "choose from: step, generation"
 
