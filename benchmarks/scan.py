@@ -144,6 +144,7 @@ def _against_plain(
 
 def weights(layers: int, rounds: int) -> None:
     """Site `weight` against the eager kernel, and against reading the same bytes from a file."""
+    from srdd.measurement.listener import Listener
     from srdd.measurement.plan import Plan
     from srdd.measurement.weights import measure_weights
     from srdd.model.linears import find_weights
@@ -167,7 +168,7 @@ def weights(layers: int, rounds: int) -> None:
                     pass
 
         def fused() -> None:
-            measure_weights(model, structure, Plan.of(formats="mxfp4"))
+            measure_weights(model, structure, Plan.of(formats="mxfp4"), Listener())
 
         def eager() -> None:
             data = found[0]  # one weight: all of them take minutes

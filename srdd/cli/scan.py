@@ -145,7 +145,7 @@ def scan(
     from srdd.measurement.scanner import measure_model
 
     with loading.progress() as listener:
-        result = measure_model(loaded, reader, prompt_set, plan, origin=origin, listener=listener)
+        result = measure_model(loaded, reader, prompt_set, plan, listener, origin)
     if target is None:
         console.write_result(result.to_json())
         return

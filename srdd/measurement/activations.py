@@ -47,14 +47,9 @@ def measure_activations(
     structure: Structure,
     tokenized: TokenizedPrompts,
     plan: Plan,
-    *,
-    pad: int,
     listener: Listener,
 ) -> tuple[list[Measured], dict[tuple[str, str], str]]:
     """Run all prompts through the model once and measure the activations at the plan's sites.
-
-    Arguments:
-        pad: a token id to pad with.
 
     Returns:
         What was measured, and the tensors and sites that were not, each with the reason.
@@ -65,13 +60,12 @@ def measure_activations(
     points = list(_points(model, structure, plan))
     capture = Capture(points, plan.specs, rounding=plan.rounding, seed=plan.seed)
     device = device_of(model)
-    feed = _Feed(tokenized, plan.skip_first_token)
     if "linear" in plan.sites:
         listener.inform(_cost(points, tokenized.tokens, len(plan.specs)))
 
     def run(batch: Batch) -> None:
-        keys = feed.keys(batch) if plan.rounding == "stochastic" else None
-        with capture.batch(feed.replicates(batch), keys):
+        keys = _keys(batch) if plan.rounding == "stochastic" else None
+        with capture.batch(_replicates(batch, plan.skip_first_token), keys):
             structure.body(
                 input_ids=batch.input_ids.to(device),
                 attention_mask=batch.attention_mask.to(device),
@@ -81,7 +75,7 @@ def measure_activations(
     prompts = counted(len(tokenized.ids), "prompt")
     listener.started(f"measuring {prompts}", tokenized.tokens, "tokens")
     with evaluating(model), capture.hooked(), torch.no_grad():
-        for batch in make_batches(tokenized, plan.batch_size, pad):
+        for batch in make_batches(tokenized, plan.batch_size):
             run_halving(batch, run, device, listener)
     return capture.measured(), capture.not_measured()
 
@@ -97,28 +91,20 @@ def _cost(points: Sequence[Point], tokens: int, formats: int) -> str:
     )
 
 
-class _Feed:
-    """What the capture has to know of each token of a batch: its replicate and its key."""
+def _replicates(batch: Batch, skip_first_token: bool) -> torch.Tensor:
+    """(prompts, tokens) int64; NOT_COUNTED for padding and tokens that are left out."""
+    own = torch.tensor([replicate_of(name) for name in batch.fingerprints])
+    replicates = torch.where(batch.attention_mask.bool(), own[:, None], NOT_COUNTED)
+    if skip_first_token:
+        replicates[:, 0] = NOT_COUNTED
+    return replicates
 
-    def __init__(self, tokenized: TokenizedPrompts, skip_first: bool) -> None:
-        self._place = {number: place for place, number in enumerate(tokenized.index)}
-        self._names = [int(name[:10], 16) for name in tokenized.fingerprints]
-        self._replicates = [replicate_of(name) for name in tokenized.fingerprints]
-        self._skip_first = skip_first
 
-    def replicates(self, batch: Batch) -> torch.Tensor:
-        """(prompts, tokens) int64; NOT_COUNTED for padding and tokens that are left out."""
-        own = torch.tensor([self._replicates[self._place[number]] for number in batch.index])
-        replicates = torch.where(batch.attention_mask.bool(), own[:, None], NOT_COUNTED)
-        if self._skip_first:
-            replicates[:, 0] = NOT_COUNTED
-        return replicates
+def _keys(batch: Batch) -> torch.Tensor:
+    """What a token's random numbers follow from, (prompts, tokens) int64.
 
-    def keys(self, batch: Batch) -> torch.Tensor:
-        """(prompts, tokens) int64, from the prompt's tokens and the token's position.
-
-        Not from the batch, so that stochastic rounding gives the same in any batching.
-        """
-        names = torch.tensor([self._names[self._place[number]] for number in batch.index])
-        positions = torch.arange(batch.input_ids.shape[1])
-        return (names[:, None] << 20) + positions
+    The prompt's tokens and the token's position, but not the batch: stochastic rounding gives the
+    same in any batching.
+    """
+    names = torch.tensor([int(name[:10], 16) for name in batch.fingerprints])
+    return (names[:, None] << 20) + torch.arange(batch.input_ids.shape[1])

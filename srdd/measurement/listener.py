@@ -1,8 +1,9 @@
-"""What a caller hears while a scan runs."""
+"""Progress and messages of work that runs a model, and who hears of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 
@@ -33,3 +34,30 @@ class Listener:
         if sentence not in self.warnings:
             self.warnings.append(sentence)
             self.warned(sentence)
+
+
+@contextmanager
+def listening(listener: Listener | None) -> Iterator[Listener]:
+    """The caller's listener; for None one with progress bars, on a terminal or in a notebook."""
+    if listener is not None:
+        yield listener
+        return
+    from rich import progress
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not (console.is_terminal or console.is_jupyter):
+        yield Listener()
+        return
+    columns = (*progress.Progress.get_default_columns(), progress.TextColumn("{task.fields[unit]}"))
+    with progress.Progress(*columns, console=console, transient=True) as bars:
+
+        def started(title: str, amount: int, unit: str) -> None:
+            for task in bars.task_ids:
+                bars.remove_task(task)
+            bars.add_task(title, total=amount, unit=unit)
+
+        def advanced(amount: int) -> None:
+            bars.advance(bars.task_ids[-1], amount)
+
+        yield Listener(started=started, advanced=advanced)

@@ -20,7 +20,7 @@ from srdd.documents.records import Measured, build, prompt_warnings
 from srdd.errors import UsageError, counted
 from srdd.measurement.activations import measure_activations
 from srdd.measurement.forward import tokenize_for
-from srdd.measurement.listener import Listener
+from srdd.measurement.listener import Listener, listening
 from srdd.measurement.plan import (
     DEFAULT_FORMATS,
     DEFAULT_SITES,
@@ -34,12 +34,13 @@ from srdd.measurement.weights import measure_weights
 from srdd.model.fingerprint import fingerprint
 from srdd.model.linears import find_weights
 from srdd.model.precision import check_full_precision
-from srdd.model.running import device_of, vocabulary_of
+from srdd.model.running import device_of
 from srdd.model.structure import find_structure
 from srdd.numerics.kernels import kernel_name
 from srdd.numerics.metrics import Thresholds
+from srdd.numerics.sites import needs_prompts
 from srdd.numerics.sums import INDEX
-from srdd.prompts.batches import TokenizedPrompts, padding_id
+from srdd.prompts.batches import NO_PROMPTS, TokenizedPrompts
 from srdd.prompts.reading import PromptSet
 
 __all__ = ["Listener", "Origin", "scan_model"]
@@ -90,7 +91,8 @@ def scan_model(
         kl_samples: of labels for each prompt; more make the estimate less noisy.
         kl_check: in each format, measure so many of the estimates directly, and the whole model.
         origin: what the document says of the model's origin.
-        listener: hears how the scan goes.
+        listener: hears how the scan goes; for None, there is a progress bar on a terminal and in a
+            notebook.
 
     Returns:
         The scan. The model is as it was before: no hooks, its training mode restored.
@@ -116,7 +118,8 @@ def scan_model(
         kl_samples=kl_samples,
         kl_check=kl_check,
     )
-    return measure_model(model, tokenizer, prompts, plan, origin=origin, listener=listener)
+    with listening(listener) as hearing:
+        return measure_model(model, tokenizer, prompts, plan, hearing, origin)
 
 
 def measure_model(
@@ -124,9 +127,8 @@ def measure_model(
     tokenizer: Any,
     prompts: PromptSet | Sequence[Any] | None,
     plan: Plan,
-    *,
+    listener: Listener,
     origin: Origin | None = None,
-    listener: Listener | None = None,
     journal: Path | None = None,
 ) -> schema.Scan:
     """`scan_model` with its options in a plan.
@@ -147,13 +149,12 @@ def measure_model(
         )
     check_full_precision(model)
     started, clock = datetime.now(timezone.utc), time.monotonic()
-    listener = listener or Listener()
     origin = origin or Origin(type(model).__name__)
     for sentence in origin.notes:
         listener.warn(sentence)
     structure = find_structure(model)
     plan.selection.check(weight.name for weight in find_weights(model, structure))
-    tokenized = None
+    tokenized = NO_PROMPTS
     if plan.needs_prompts:
         _warn_of_whole_tensors(plan, listener)
         tokenized = tokenize_for(model, tokenizer, prompts, plan.max_length, plan.chat_template)
@@ -161,18 +162,15 @@ def measure_model(
 
     measured: list[Measured] = []
     not_measured: dict[tuple[str, str], str] = {}
-    if tokenized is not None:
-        pad = padding_id(tokenizer, vocabulary_of(model))
-        measured, not_measured = measure_activations(
-            model, structure, tokenized, plan, pad=pad, listener=listener
-        )
+    if needs_prompts(plan.sites):
+        measured, not_measured = measure_activations(model, structure, tokenized, plan, listener)
     if "weight" in plan.sites:
         of_weights, reasons = measure_weights(model, structure, plan, listener)
         measured += of_weights
         not_measured |= reasons
 
     sensitivity = None
-    if plan.kl is not None and tokenized is not None:
+    if plan.kl is not None and tokenized.ids:
         from srdd.simulation.checking import sensitivity_of
 
         sensitivity = sensitivity_of(
@@ -180,7 +178,7 @@ def measure_model(
             structure,
             tokenized,
             plan,
-            pad=padding_id(tokenizer, vocabulary_of(model)),
+            pad=tokenized.pad_id,
             fingerprint=weights,
             journal=journal,
             listener=listener,
@@ -191,7 +189,18 @@ def measure_model(
     device = device_of(model)
     return schema.Scan(
         model=describe_model(model, tokenizer, structure, weights, origin),
-        calibration=_describe_calibration(tokenized, plan),
+        calibration=schema.Calibration(
+            source=tokenized.source or None,
+            fingerprint=tokenized.fingerprint if tokenized.ids else None,
+            prompt_fingerprints=list(tokenized.fingerprints),
+            prompts=len(tokenized.index),
+            tokens=tokenized.tokens,
+            truncated=tokenized.truncated,
+            left_out=len(tokenized.left_out),
+            max_length=plan.max_length,
+            chat_template=tokenized.chat_template,
+            skip_first_token=plan.skip_first_token,
+        ),
         settings=schema.Settings(
             formats=plan.formats,
             sites=list(plan.sites),
@@ -221,21 +230,6 @@ def measure_model(
     )
 
 
-def _describe_calibration(tokenized: TokenizedPrompts | None, plan: Plan) -> schema.Calibration:
-    return schema.Calibration(
-        source=None if tokenized is None else tokenized.source,
-        fingerprint=None if tokenized is None else tokenized.fingerprint,
-        prompt_fingerprints=[] if tokenized is None else list(tokenized.fingerprints),
-        prompts=0 if tokenized is None else len(tokenized.index),
-        tokens=0 if tokenized is None else tokenized.tokens,
-        truncated=0 if tokenized is None else tokenized.truncated,
-        left_out=0 if tokenized is None else len(tokenized.left_out),
-        max_length=plan.max_length,
-        chat_template=tokenized is not None and tokenized.chat_template,
-        skip_first_token=plan.skip_first_token,
-    )
-
-
 def _warn_of_whole_tensors(plan: Plan, listener: Listener) -> None:
     whole = [str(spec) for spec in plan.specs if spec.scale_rule == "tensor"]
     if whole:
@@ -246,7 +240,7 @@ def _warn_of_whole_tensors(plan: Plan, listener: Listener) -> None:
 
 
 def _warn_of_results(
-    measured: Sequence[Measured], tokenized: TokenizedPrompts | None, listener: Listener
+    measured: Sequence[Measured], tokenized: TokenizedPrompts, listener: Listener
 ) -> None:
     """Warn of what a reader of the figures should know first."""
     broken = {one.tensor: int(one.replicates[:, INDEX["nonfinite"]].sum()) for one in measured}
@@ -257,10 +251,9 @@ def _warn_of_results(
             f"NON-FINITE VALUES: {sum(broken.values()):,} NaN or infinite values in {len(broken)} "
             f"of the measured tensors, {first} first; they are left out of every figure"
         )
-    if tokenized is None:
-        return
     if tokenized.left_out:
         reasons = ", ".join(sorted({entry.reason for entry in tokenized.left_out}))
         listener.warn(f"left out {counted(len(tokenized.left_out), 'prompt')}: {reasons}")
-    for sentence in prompt_warnings(measured, len(tokenized.index)):
-        listener.warn(sentence)
+    if tokenized.ids:
+        for sentence in prompt_warnings(measured, len(tokenized.ids)):
+            listener.warn(sentence)

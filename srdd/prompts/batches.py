@@ -69,6 +69,7 @@ class TokenizedPrompts:
         truncated: how many prompts were cut to the maximal length.
         left_out: the prompts that aren't here.
         chat_template: whether any of them went through the tokenizer's chat template.
+        pad_id: a token id to pad with.
     """
 
     source: str
@@ -78,6 +79,7 @@ class TokenizedPrompts:
     truncated: int
     left_out: tuple[LeftOut, ...]
     chat_template: bool = False
+    pad_id: int = 0
 
     @property
     def tokens(self) -> int:
@@ -90,6 +92,10 @@ class TokenizedPrompts:
         return set_fingerprint(self.fingerprints)
 
 
+NO_PROMPTS = TokenizedPrompts("", (), (), (), 0, ())
+"""What a scan of weights alone is made from."""
+
+
 @dataclass(frozen=True, eq=False)
 class Batch:
     """Prompts that go through the model together.
@@ -98,11 +104,13 @@ class Batch:
         index: (prompts,) their global indices.
         input_ids: (prompts, tokens) int64, padded on the right.
         attention_mask: (prompts, tokens) int64, 1 for a real token and 0 for padding.
+        fingerprints: of each prompt.
     """
 
     index: tuple[int, ...]
     input_ids: torch.Tensor
     attention_mask: torch.Tensor
+    fingerprints: tuple[str, ...] = ()
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -193,20 +201,22 @@ def tokenize(
         truncated=truncated,
         left_out=tuple(left_out),
         chat_template=any(templated),
+        pad_id=padding_id(tokenizer, vocab_size),
     )
 
 
 def make_batches(
     tokenized: TokenizedPrompts,
     batch_size: int | Literal["auto"] = "auto",
-    pad_id: int = 0,
+    pad_id: int | None = None,
 ) -> list[Batch]:
     """Deal the prompts into batches of similar length, the longest first.
 
     The longest come first because a batch that doesn't fit into memory should say so at once.
     Prompts of one length stay in prompt order. With "auto", a batch closes at `AUTO_TOKENS` padded
     tokens (a longer prompt has a batch to itself), at `AUTO_PROMPTS` prompts, and before a prompt
-    that is shorter than half its longest, so that less than half of any batch is padding.
+    that is shorter than half its longest, so that less than half of any batch is padding. Padding
+    is the prompts' own `pad_id` unless another is given.
     """
     lengths = [len(ids) for ids in tokenized.ids]
     groups: list[list[int]] = []
@@ -214,10 +224,8 @@ def make_batches(
         if not groups or _is_full(groups[-1], lengths, place, batch_size):
             groups.append([])
         groups[-1].append(place)
-    return [
-        _padded([tokenized.index[p] for p in group], [tokenized.ids[p] for p in group], pad_id)
-        for group in groups
-    ]
+    token = tokenized.pad_id if pad_id is None else pad_id
+    return [_padded(tokenized, group, token) for group in groups]
 
 
 def split(batch: Batch) -> tuple[Batch, Batch]:
@@ -308,17 +316,21 @@ def _is_full(
     )
 
 
-def _padded(index: list[int], rows: list[tuple[int, ...]], pad_id: int) -> Batch:
-    width = max(len(ids) for ids in rows)
-    input_ids = torch.full((len(rows), width), pad_id, dtype=torch.int64)
+def _padded(tokenized: TokenizedPrompts, places: list[int], pad_id: int) -> Batch:
+    width = max(len(tokenized.ids[place]) for place in places)
+    input_ids = torch.full((len(places), width), pad_id, dtype=torch.int64)
     attention_mask = torch.zeros_like(input_ids)
-    for row, ids in enumerate(rows):
+    for row, place in enumerate(places):
+        ids = tokenized.ids[place]
         input_ids[row, : len(ids)] = torch.tensor(ids, dtype=torch.int64)
         attention_mask[row, : len(ids)] = 1
-    return Batch(tuple(index), input_ids, attention_mask)
+    index = tuple(tokenized.index[place] for place in places)
+    names = tuple(tokenized.fingerprints[place] for place in places)
+    return Batch(index, input_ids, attention_mask, names)
 
 
 def _rows(batch: Batch, rows: slice) -> Batch:
     mask = batch.attention_mask[rows]
     width = int(mask.sum(dim=1).max())
-    return Batch(batch.index[rows], batch.input_ids[rows, :width], mask[:, :width])
+    ids = batch.input_ids[rows, :width]
+    return Batch(batch.index[rows], ids, mask[:, :width], batch.fingerprints[rows])

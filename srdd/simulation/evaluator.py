@@ -34,7 +34,7 @@ from srdd.model.precision import check_full_precision
 from srdd.model.running import device_of, evaluating, vocabulary_of
 from srdd.numerics.confidence import FEW_PROMPTS
 from srdd.numerics.formats import check_seed
-from srdd.prompts.batches import TokenizedPrompts, make_batches, padding_id
+from srdd.prompts.batches import TokenizedPrompts, make_batches
 from srdd.prompts.reading import PromptSet
 from srdd.simulation import predictions
 from srdd.simulation.averages import Averages
@@ -114,7 +114,7 @@ def evaluate_model(
     vocabulary = vocabulary_of(model)
     batches = [
         part
-        for batch in make_batches(tokenized, batch_size, padding_id(tokenizer, vocabulary))
+        for batch in make_batches(tokenized, batch_size)
         for part in predictions.cut(batch, vocabulary or 1)
     ]
     runner = Runner(model, tokenized, batches, noise, (include, exclude), listener)

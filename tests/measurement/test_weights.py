@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from srdd.documents.records import Measured
+from srdd.measurement.listener import Listener
 from srdd.measurement.plan import Plan
 from srdd.measurement.weights import measure_weights
 from srdd.model import linears
@@ -22,7 +23,7 @@ PLAN = Plan.of(formats="mxfp4:even")
 
 
 def measured(model: nn.Module) -> dict[str, Measured]:
-    found, _ = measure_weights(model, find_structure(model), PLAN)
+    found, _ = measure_weights(model, find_structure(model), PLAN, Listener())
     return {one.tensor: one for one in found}
 
 
@@ -79,7 +80,7 @@ def test_a_scale_over_the_tensor_is_over_all_slices(
     model = families.new("llama")
     with torch.no_grad():  # the first row's values are far larger than those of other slices
         model.get_submodule("model.layers.0.mlp.up_proj").weight[0] *= 1e5
-    found, _ = measure_weights(model, find_structure(model), Plan.of(formats=spec))
+    found, _ = measure_weights(model, find_structure(model), Plan.of(formats=spec), Listener())
     one = {one.tensor: one for one in found}["model.layers.0.mlp.up_proj"]
     weight = model.get_submodule("model.layers.0.mlp.up_proj").weight.detach()
     wanted = row_sums(weight, parse_spec(spec), kernel="eager").sum(0).numpy()
@@ -90,7 +91,7 @@ def test_experts_whose_axes_nobody_tells_are_not_measured() -> None:
     model = families.new("mixtral")
     experts = model.get_submodule("model.layers.0.mlp.experts")
     del experts.is_transposed
-    found, missing = measure_weights(model, find_structure(model), PLAN)
+    found, missing = measure_weights(model, find_structure(model), PLAN, Listener())
     for key in ("gate_up_proj", "down_proj"):
         name = f"model.layers.0.mlp.experts.{key}"
         assert missing[name, "weight"] == "which of its axes is the input's cannot be told"
@@ -120,7 +121,7 @@ def test_what_cannot_be_measured_is_named_with_the_reason(
     model = families.new("llama")
     name = "model.layers.0.mlp.up_proj"
     model.get_submodule(name).weight = nn.Parameter(weight, requires_grad=False)
-    found, missing = measure_weights(model, find_structure(model), PLAN)
+    found, missing = measure_weights(model, find_structure(model), PLAN, Listener())
     assert name not in {one.tensor for one in found}
     assert list(missing) == [(name, "weight")]
     assert reason in missing[name, "weight"]
