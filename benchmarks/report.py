@@ -68,8 +68,11 @@ def _one(
         "relative": elements * error,
     }.items():
         replicates[:, sums.INDEX[name]] = values
+    if site == "weight":  # as in a real scan: weights do not depend on prompts
+        replicates[0] = replicates.sum(axis=0)
+        replicates[1:] = 0
     place = (17 - histogram.LOWEST_DB) / histogram.BIN_DB
-    bins = np.clip(np.round(rng.normal(place, 6, 18_000)), 0, histogram.BINS - 1).astype(int)
+    bins = np.clip(np.round(rng.normal(place, 6, 64 * 280)), 0, histogram.BINS - 1).astype(int)
     return Measured(
         layer=layer,
         site=site,
@@ -144,7 +147,7 @@ def scan(sites: tuple[str, ...], specs: tuple[str, ...] = ("mxfp4:floor",)) -> S
                 **dict.fromkeys(("chat_template", "skip_first_token")),
                 "prompt_fingerprints": [],
                 "prompts": 64,
-                "tokens": 18_000,
+                "tokens": 64 * 280,
             },
             "settings": {
                 "formats": list(specs),

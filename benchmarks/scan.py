@@ -193,7 +193,7 @@ def document(layers: int) -> None:
 
     Size follows from the number of prompts, up to 64 of them, and not from their lengths.
     """
-    from srdd.documents.reading import load_scan
+    from srdd.documents.scan import load_scan
     from srdd.measurement.scanner import scan_model
 
     model = large_model(layers)

@@ -13,9 +13,8 @@ if TYPE_CHECKING:
     from srdd import rin as rin
     from srdd.comparison import compare_scans as compare
     from srdd.documents.merge import merge_scans
-    from srdd.documents.reading import load_scan
     from srdd.documents.rin import RinConfig, load_rin
-    from srdd.documents.scan import Scan
+    from srdd.documents.scan import Scan, load_scan
     from srdd.errors import SrddError
     from srdd.measurement import sensitivity as sensitivity
     from srdd.measurement.scanner import scan_model
@@ -34,7 +33,7 @@ _HOMES = {
     "evaluate": "srdd.simulation.evaluator:evaluate_model",
     "fake_quantize": "srdd.numerics.quantize:fake_quantize",
     "load_rin": "srdd.documents.rin:load_rin",
-    "load_scan": "srdd.documents.reading:load_scan",
+    "load_scan": "srdd.documents.scan:load_scan",
     "measure": "srdd.numerics.quantize:measure",
     "merge_scans": "srdd.documents.merge:merge_scans",
     "rin": "srdd.rin",

@@ -44,7 +44,7 @@ def measured(
             "tokens": 10,
             "elements": elements,
             "nonzero": elements,
-            "flushed": min(500 * own, elements),
+            "flushed": round(min(500 * own, elements)),
             "x2": elements,
             "e2": elements * (0.4 * own) ** 2,
             "abs_x": elements,

@@ -139,9 +139,7 @@ def _content(
 
     if form == "csv":
         return compare_csv(comparison).encode()
-    import orjson
-
-    return orjson.dumps(compare_data(comparison, outcomes), option=orjson.OPT_INDENT_2) + b"\n"
+    return compare_data(comparison, outcomes).to_json()
 
 
 def _say_outcomes(outcomes: list[Outcome]) -> None:

@@ -47,7 +47,7 @@ def read_noise(rin: str | None, step: int | None, total_steps: int | None) -> Ri
         UsageError: one of the three options without the others, or a step outside the run.
         InputError: the configuration cannot be read.
     """
-    from srdd.documents.rin import load_rin, parse_rin
+    from srdd.documents.rin import load_rin
 
     if rin is None and step is None and total_steps is None:
         return None
@@ -61,9 +61,7 @@ def read_noise(rin: str | None, step: int | None, total_steps: int | None) -> Ri
             f"--step {step} is outside a run of {total_steps} steps",
             f"steps count from 0 to {total_steps - 1}",
         )
-    if rin == "-":
-        return parse_rin(sys.stdin.buffer.read(), "standard input")
-    return load_rin(Path(rin))
+    return load_rin(rin)
 
 
 def read_text(name: str) -> PromptSet:

@@ -14,10 +14,7 @@ if TYPE_CHECKING:
 
     from srdd.reports.explanations import Topic
 
-DIALECT = "https://json-schema.org/draft/2020-12/schema"
-
-
-DOCUMENTS = ("scan", "rin", "evaluation")
+DOCUMENTS = ("scan", "rin", "evaluation", "comparison")
 TABLE_OR_JSON = options.one_of("form", ("table", "json"))
 
 
@@ -39,19 +36,17 @@ def formats(
 
 
 def json_schema(document: str) -> dict[str, Any]:
-    """The JSON Schema (2020-12) of a document.
+    """The JSON Schema (2020-12) of a document."""
+    from srdd.documents import comparison, evaluation, rin, scan
+    from srdd.documents.document import Document
 
-    It says what a document looks like. What no schema can say, such as that layers are numbered
-    in order, is checked when srdd reads one.
-    """
-    from srdd.documents import evaluation, rin, scan
-
-    models: dict[str, Any] = {
+    documents: dict[str, type[Document]] = {
         "scan": scan.Scan,
         "rin": rin.RinConfig,
         "evaluation": evaluation.Evaluation,
+        "comparison": comparison.Comparison,
     }
-    return {"$schema": DIALECT, **models[document].model_json_schema()}
+    return documents[document].json_schema()
 
 
 def schema(
@@ -59,7 +54,7 @@ def schema(
         str,
         typer.Argument(
             metavar="NAME",
-            help="scan, rin (a noise configuration) or evaluation.",
+            help="scan, rin (a noise configuration), evaluation or comparison.",
             **options.one_of("document", DOCUMENTS),
         ),
     ],

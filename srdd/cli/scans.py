@@ -7,13 +7,12 @@ each only the beginning is read, so that a folder with thousands of other files 
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from srdd.cli import console
 from srdd.documents.document import load_object
-from srdd.documents.reading import is_scan, load_scan, parse_scan
+from srdd.documents.scan import is_scan, load_scan
 from srdd.errors import InputError
 from srdd.reports.text import safe
 
@@ -32,12 +31,10 @@ def load(source: str | None) -> Scan:
     Raises:
         InputError: there is none, or it cannot be read.
     """
-    if source == "-":
-        return parse_scan(sys.stdin.buffer.read(), "standard input")
     source = source or newest()
-    if _names_a_model(source):
+    if source != "-" and _names_a_model(source):
         raise InputError(f"{source} is a model, not a scan", f"scan it first: srdd scan {source}")
-    return load_scan(Path(source))
+    return load_scan(source)
 
 
 def _names_a_model(source: str) -> bool:

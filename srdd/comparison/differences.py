@@ -25,7 +25,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from srdd.documents.scan import Interval
+from srdd.documents.document import Interval
 from srdd.numerics.metrics import METRICS
 
 Basis: TypeAlias = Literal["paired", "independent", "exact", "none"]

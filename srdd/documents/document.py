@@ -1,8 +1,8 @@
-"""Documents on disk: strict JSON, read with checks and written whole or not at all.
+"""Documents: strict JSON with a kind and a schema version, checked when read, written atomically.
 
-A document is a JSON object with a `kind` and a `schema_version`. Undefined figures are null; NaN
-and Infinity are not JSON and are refused. Writing goes to a temporary file beside the target, which
-takes the target's name only when every byte has reached the disk.
+An undefined figure is null; NaN and Infinity are not JSON and are refused. Writing goes to a
+temporary file beside the target, which takes the target's name only when every byte has reached the
+disk.
 """
 
 from __future__ import annotations
@@ -12,18 +12,37 @@ import errno
 import math
 import os
 import stat
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import orjson
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from srdd.errors import InputError, OutputError
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 MAX_BYTES = 1 << 30
 """Larger files are refused before they are read: no document of ours comes near."""
+
+STDIN = "-"
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+LARGEST_COUNT = 1 << 50
+LARGEST = 1e100
+"""Limits of figures in a document that is read: squares and sums of these stay finite."""
+
+# Strict: neither text nor true and false are taken for numbers.
+Count = Annotated[int, Field(strict=True, ge=0, le=1 << 62)]
+Number = Annotated[float, Field(strict=True, ge=-LARGEST, le=LARGEST)]
+Positive = Annotated[float, Field(strict=True, ge=0, le=1e120)]
+AboveZero = Annotated[float, Field(strict=True, gt=0, le=LARGEST)]
+Fraction = Annotated[float, Field(strict=True, ge=0, le=1)]
+Interval = tuple[Number, Number]
 
 
 class Part(BaseModel):
@@ -32,27 +51,118 @@ class Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-def to_bytes(document: Part) -> bytes:
-    """The document as JSON on one line, with a newline at its end.
+class Document(Part):
+    """A document: `load` or `parse` reads one, `save` writes it, `json_schema` describes it.
 
-    Raises:
-        ValueError: it holds NaN or infinity, which copies with changed values are not checked for.
+    A subclass gives `kind` and `schema_version` their values as defaults.
     """
-    found = document.model_dump(mode="json")
-    _check_finite(found, "")
-    return orjson.dumps(found, option=orjson.OPT_APPEND_NEWLINE)
+
+    PRETTY: ClassVar[bool] = False
+    """Whether the file is indented, for people to read and compare."""
+
+    kind: str
+    schema_version: int
+
+    @classmethod
+    def load(cls, source: str | Path) -> Self:
+        """Read a document from a file, or from standard input for `-`.
+
+        Raises:
+            InputError: it cannot be read, is of another kind, newer than this srdd, or invalid.
+        """
+        if str(source) == STDIN:
+            return cls.parse(sys.stdin.buffer.read(), "standard input")
+        return cls.from_object(load_object(Path(source)), str(source))
+
+    @classmethod
+    def parse(cls, content: bytes, name: str) -> Self:
+        """Read a document from bytes; `name` is what errors call it. Errors as for `load`."""
+        return cls.from_object(parse_object(content, name), name)
+
+    @classmethod
+    def from_object(cls, content: dict[str, Any], name: str) -> Self:
+        """A parsed JSON object -> the document; `name` is what errors call it.
+
+        Raises:
+            InputError: it is of another kind, newer than this srdd, or invalid.
+        """
+        kind, version = cls.identity()
+        check_version(content, kind, version, name)
+        try:
+            document = cls.model_validate(cls.upgraded(content))
+            document.check()
+        except ValidationError as error:
+            raise invalid(error, name) from None
+        except ValueError as error:
+            raise InputError(f"{name}: {error}", "write the document again") from None
+        return document
+
+    @classmethod
+    def identity(cls) -> tuple[str, int]:
+        """Its kind, and the schema version that is written."""
+        fields = cls.model_fields
+        return fields["kind"].default, fields["schema_version"].default
+
+    @classmethod
+    def upgraded(cls, content: dict[str, Any]) -> dict[str, Any]:
+        """The object of an older schema version as one of the present; its parts may be invalid.
+
+        Raises:
+            ValueError: the version is no longer read.
+        """
+        kind, version = cls.identity()
+        made_with = content["schema_version"]
+        if made_with != version:
+            raise ValueError(f"schema version {made_with} of {kind} is no longer read")
+        return content
+
+    def check(self) -> None:
+        """Check what a document that was read must fulfil beyond its schema.
+
+        Raises:
+            ValueError: it contradicts itself; the text names the place.
+        """
+
+    @classmethod
+    def json_schema(cls) -> dict[str, Any]:
+        """The JSON Schema (2020-12).
+
+        It says what a document looks like. What no schema can say, such as that layers are numbered
+        in order, is checked when srdd reads one.
+        """
+        return {"$schema": DIALECT, **cls.model_json_schema()}
+
+    def to_json(self) -> bytes:
+        """The document as `save` writes it, with a newline at its end.
+
+        Raises:
+            ValueError: it holds NaN or infinity, which copies with changed values are not checked
+                for.
+        """
+        content = self.model_dump(mode="json")
+        _check_finite(content, "")
+        pretty = orjson.OPT_INDENT_2 if self.PRETTY else 0
+        return orjson.dumps(content, option=orjson.OPT_APPEND_NEWLINE | pretty)
+
+    def save(self, path: str | Path, *, force: bool = False) -> None:
+        """Write the document to `path`, whole or not at all; over a file only with `force`.
+
+        Raises:
+            OutputError: it exists, or cannot be written.
+        """
+        write_whole(Path(path), self.to_json(), force=force)
 
 
-def _check_finite(found: object, place: str) -> None:
+def _check_finite(value: object, place: str) -> None:
     """Refuse what orjson would silently write as null."""
-    if isinstance(found, float) and not math.isfinite(found):
-        raise ValueError(f"{place.lstrip('.')} is {found}, which JSON cannot hold")
-    if isinstance(found, dict):
-        for key, value in found.items():
-            _check_finite(value, f"{place}.{key}")
-    elif isinstance(found, list):
-        for index, value in enumerate(found):
-            _check_finite(value, f"{place}.{index}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{place.lstrip('.')} is {value}, which JSON cannot hold")
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            _check_finite(inner, f"{place}.{key}")
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            _check_finite(inner, f"{place}.{index}")
 
 
 def load_object(path: Path) -> dict[str, Any]:
@@ -82,37 +192,37 @@ def parse_object(content: bytes, name: str) -> dict[str, Any]:
     if not content.strip():
         raise InputError(f"{name} is empty", "write the document again")
     try:
-        found = orjson.loads(content)
+        value = orjson.loads(content)
     except orjson.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno}"
+        place = f"line {error.lineno}, column {error.colno}"
         hint = "the file may be cut short, or hold NaN, which is not JSON; write it again"
-        raise InputError(f"{name} is not valid JSON ({error.msg} at {where})", hint) from None
-    if not isinstance(found, dict):
+        raise InputError(f"{name} is not valid JSON ({error.msg} at {place})", hint) from None
+    if not isinstance(value, dict):
         raise InputError(f"{name} holds no JSON object", "name a document that srdd wrote")
-    return found
+    return value
 
 
 READERS = {
     "srdd.scan": "that is a scan: `srdd report`, `suggest` and `compare` read it",
     "srdd.rin": "that is a noise configuration: `srdd eval --rin` reads it",
-    "srdd.evaluation": "that is what `srdd eval` found, for programs to read",
-    "srdd.comparison": "that is what `srdd compare` found, for programs to read",
+    "srdd.evaluation": "that is the result of `srdd eval`, for programs to read",
+    "srdd.comparison": "that is the result of `srdd compare`, for programs to read",
 }
 """Kinds of documents, and who reads them."""
 
 
-def check_version(found: dict[str, Any], kind: str, version: int, name: str) -> None:
-    """Make sure that `found` is a document of this kind in a version that can be read.
+def check_version(content: dict[str, Any], kind: str, version: int, name: str) -> None:
+    """Make sure that an object is a document of this kind in a version that can be read.
 
     Raises:
         InputError: it is another kind of document, or newer than this srdd.
     """
-    if found.get("kind") != kind:
-        held = found.get("kind")
-        what = f"it is a {held!r}" if isinstance(held, str) else "it has no such `kind`"
-        hint = READERS.get(str(held), "name another file")
+    actual = content.get("kind")
+    if actual != kind:
+        what = f"it is a {actual!r}" if isinstance(actual, str) else "it has no such `kind`"
+        hint = READERS.get(str(actual), "name another file")
         raise InputError(f"{name} is not a document of kind {kind!r}: {what}", hint)
-    made_with = found.get("schema_version")
+    made_with = content.get("schema_version")
     if not isinstance(made_with, int) or isinstance(made_with, bool) or made_with < 1:
         raise InputError(f"{name} has no usable schema_version", "write the document again")
     if made_with > version:
@@ -122,7 +232,7 @@ def check_version(found: dict[str, Any], kind: str, version: int, name: str) -> 
         )
 
 
-def describe(error: ValidationError, name: str) -> InputError:
+def invalid(error: ValidationError, name: str) -> InputError:
     """The first thing that is wrong with a document, by its place in it."""
     first = error.errors(include_url=False, include_input=False)[0]
     place = ".".join(str(part) for part in first["loc"]) or "the document"
@@ -133,7 +243,7 @@ def describe(error: ValidationError, name: str) -> InputError:
 
 
 @contextlib.contextmanager
-def _told_as_output_error(path: Path) -> Iterator[None]:
+def _as_output_error(path: Path) -> Iterator[None]:
     try:
         yield
     except FileExistsError:
@@ -153,7 +263,7 @@ def check_target(path: Path, *, force: bool) -> None:
         OutputError: it exists and `force` is not given, it is a folder, its folder is missing, or
             nothing can be written there.
     """
-    with _told_as_output_error(path):
+    with _as_output_error(path):
         if path.is_dir():
             raise OutputError(f"{path} is a folder", "name a file in it")
         if path.exists():
@@ -175,7 +285,7 @@ def write_whole(path: Path, content: bytes, *, force: bool = False) -> None:
         OutputError: see `check_target`; also a disk that fills up while writing.
     """
     check_target(path, force=force)
-    with _told_as_output_error(path):
+    with _as_output_error(path):
         if path.exists() and not stat.S_ISREG(path.stat().st_mode):
             path.write_bytes(content)
             return

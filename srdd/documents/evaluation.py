@@ -9,25 +9,14 @@ is; the others are compared with it, prompt by prompt.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from srdd.documents.document import (
-    Part,
-    check_version,
-    describe,
-    load_object,
-    to_bytes,
-    write_whole,
-)
+from srdd.documents.document import Count, Document, Interval, Part
 
-KIND = "srdd.evaluation"
-VERSION = 1
-
-Count = Annotated[int, Field(ge=0)]
+# A perplexity may be far beyond the largest figure of other documents.
 Positive = Annotated[float, Field(ge=0)]
-Interval = tuple[float, float]
 
 
 class Model(Part):
@@ -147,8 +136,8 @@ class Result(Part):
         return self
 
 
-class Evaluation(Part):
-    """All that an evaluation found out."""
+class Evaluation(Document):
+    """The result of an evaluation."""
 
     kind: Literal["srdd.evaluation"] = "srdd.evaluation"
     schema_version: Literal[1] = 1
@@ -177,36 +166,12 @@ class Evaluation(Part):
                     raise ValueError(f"a result has {len(values)} prompts, the text {prompts}")
         return self
 
-    def to_json(self) -> bytes:
-        """The document as `save` writes it."""
-        return to_bytes(self)
-
-    def save(self, path: str | Path, *, force: bool = False) -> None:
-        """Write it to `path`, whole or not at all; an existing file only with `force`.
-
-        Raises:
-            OutputError: it exists, or cannot be written.
-        """
-        write_whole(Path(path), self.to_json(), force=force)
-
-
-def read_evaluation(found: dict[str, Any], name: str) -> Evaluation:
-    """A parsed JSON object -> the Evaluation; `name` is what errors call it.
-
-    Raises:
-        InputError: it is none, is newer than this srdd, or does not hold together.
-    """
-    check_version(found, KIND, VERSION, name)
-    try:
-        return Evaluation.model_validate(found)
-    except ValidationError as error:
-        raise describe(error, name) from None
-
 
 def load_evaluation(path: str | Path) -> Evaluation:
     """Read an Evaluation from a file.
 
     Raises:
-        InputError: the file cannot be read, or see `read_evaluation`.
+        InputError: the file cannot be read, is none, is newer than this srdd, or contradicts
+            itself.
     """
-    return read_evaluation(load_object(Path(path)), str(path))
+    return Evaluation.load(path)

@@ -18,10 +18,11 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from srdd.documents import scan as schema
-from srdd.documents.document import describe
+from srdd.documents.document import Fraction, Number, Positive, invalid
 from srdd.errors import InputError
 from srdd.numerics.floors import floor_of
 from srdd.numerics.formats import FORMATS, FormatSpec, parse_spec
+from srdd.numerics.metrics import METRICS
 
 ROUNDING = "half-away"
 
@@ -43,18 +44,18 @@ class _Lenient(BaseModel):
 
 class _Layer(_Lenient):
     layer_id: _Layers
-    sqnr_db: float | None = None
-    deadzone_ratio: schema.Fraction | None = None
-    relative_error: schema.Positive | None = None
+    sqnr_db: Number | None = None
+    deadzone_ratio: Fraction | None = None
+    relative_error: Positive | None = None
 
 
 class _Thresholds(_Lenient):
     """Those of the guide where the file has none."""
 
-    sqnr_db: float = 20.0
-    deadzone: schema.Fraction = 0.05
-    saturation: schema.Fraction = 0.01
-    relative_error: schema.Positive = 0.10
+    sqnr_db: Number = 20.0
+    deadzone: Fraction = 0.05
+    saturation: Fraction = 0.01
+    relative_error: Positive = 0.10
 
 
 class _Config(_Lenient):
@@ -74,11 +75,11 @@ class _File(_Lenient):
     timestamp: str | None = None
 
 
-def is_prototype(found: dict[str, Any]) -> bool:
+def is_prototype(content: dict[str, Any]) -> bool:
     """Whether a JSON object has the layout of the prototype's scan files."""
-    config, report = found.get("config"), found.get("report")
+    config, report = content.get("config"), content.get("report")
     return (
-        "kind" not in found
+        "kind" not in content
         and isinstance(config, dict)
         and "quant_type" in config
         and isinstance(report, dict)
@@ -86,7 +87,7 @@ def is_prototype(found: dict[str, Any]) -> bool:
     )
 
 
-def read_prototype(found: dict[str, Any], name: str) -> schema.Scan:
+def read_prototype(content: dict[str, Any], name: str) -> schema.Scan:
     """A JSON object in the prototype's layout -> the Scan; `name` is what errors call it.
 
     Raises:
@@ -94,12 +95,12 @@ def read_prototype(found: dict[str, Any], name: str) -> schema.Scan:
             a figure that cannot be (negative, or a fraction above 1).
     """
     try:
-        file = _File.model_validate(found)
+        file = _File.model_validate(content)
         if not file.report.per_layer:
             raise InputError(f"{name} holds no layers", "name a scan that measured something")
         return _scan(file, _spec(file.config.quant_type, name))
     except ValidationError as error:
-        raise describe(error, name) from None
+        raise invalid(error, name) from None
 
 
 def _spec(quant_type: str, name: str) -> FormatSpec:
@@ -110,14 +111,12 @@ def _spec(quant_type: str, name: str) -> FormatSpec:
 
 
 def _record(layer: _Layer, spec: FormatSpec) -> schema.Record:
-    metrics = schema.Metrics(
-        sqnr_db=layer.sqnr_db,
-        deadzone=layer.deadzone_ratio,
-        saturation=None,
-        clipping_share=None,
-        relative_error=layer.relative_error,
-        relative_l1=None,
-    )
+    values = {
+        "sqnr_db": layer.sqnr_db,
+        "deadzone": layer.deadzone_ratio,
+        "relative_error": layer.relative_error,
+    }
+    metrics = schema.Metrics.model_validate(dict.fromkeys(METRICS) | values)
     undefined = {
         metric: _NOT_MEASURED.get(metric, "the file does not give it")
         for metric, value in metrics

@@ -17,27 +17,12 @@ import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import orjson
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from srdd.documents.document import (
-    Part,
-    check_version,
-    describe,
-    load_object,
-    parse_object,
-    write_whole,
-)
-
-KIND = "srdd.rin"
-VERSION = 1
+from srdd.documents.document import AboveZero, Count, Document, Number, Part, Positive
 
 FEWEST_STAGES = 3
 MOST_STAGES = 10_000
-
-Count = Annotated[int, Field(ge=0)]
-Positive = Annotated[float, Field(ge=0)]
-AboveZero = Annotated[float, Field(gt=0)]
 
 
 def why_unusable(sigma_start: float, sigma_end: float, num_stages: int) -> tuple[str, str] | None:
@@ -121,7 +106,7 @@ class NoisyModule(Part):
     name: str
     size: Count
     gain_rms: Positive | None
-    signal_to_noise_db: float | None
+    signal_to_noise_db: Number | None
 
 
 class LayerNoise(Part):
@@ -142,9 +127,9 @@ class LayerNoise(Part):
     name: str | None
     multiplier: AboveZero
     sigma: AboveZero
-    signal_to_noise_db: float | None
-    value: float
-    sqnr_db: float | None
+    signal_to_noise_db: Number | None
+    value: Number
+    sqnr_db: Number | None
     modules: list[NoisyModule]
 
 
@@ -233,7 +218,7 @@ class Recommendation(Part):
     reasons: list[str]
 
 
-class RinConfig(Part):
+class RinConfig(Document):
     """Which weights get how much noise, when. Read one with `srdd.load_rin`.
 
     Attributes:
@@ -244,6 +229,8 @@ class RinConfig(Part):
         excluded: modules of the layers that the patterns did leave out.
         warnings: what speaks against using it, and what to mind in the trainer.
     """
+
+    PRETTY = True
 
     kind: Literal["srdd.rin"] = "srdd.rin"
     schema_version: Literal[1] = 1
@@ -284,63 +271,32 @@ class RinConfig(Part):
         """The layers of all tiers, in order of the tiers."""
         return [entry for tier in self.tiers for entry in tier.layers]
 
-    def to_json(self) -> bytes:
-        """The document as `save` writes it: indented, since people read and compare it."""
-        options = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
-        return orjson.dumps(self.model_dump(mode="json"), option=options)
+    @classmethod
+    def upgraded(cls, content: dict[str, Any]) -> dict[str, Any]:
+        """The content with the present name of its metric.
 
-    def save(self, path: str | Path, *, force: bool = False) -> None:
-        """Write the configuration to `path`, whole or not at all; over a file only with `force`.
-
-        Raises:
-            OutputError: it exists, or cannot be written.
+        What used to be ranked by `floor_distance_db` is ranked by `vs_floor_db`, the same figure
+        with the other sign.
         """
-        write_whole(Path(path), self.to_json(), force=force)
-
-
-def _upgraded(found: dict[str, Any]) -> dict[str, Any]:
-    """The configuration with today's name of its metric.
-
-    What used to be ranked by `floor_distance_db` is ranked by `vs_floor_db`, the same figure with
-    the other sign.
-    """
-    source = found.get("source")
-    if not isinstance(source, dict) or source.get("metric") != "floor_distance_db":
-        return found
-    found = copy.deepcopy(found)
-    found["source"]["metric"] = "vs_floor_db"
-    tiers = found.get("tiers")
-    for tier in tiers if isinstance(tiers, list) else ():
-        layers = tier.get("layers") if isinstance(tier, dict) else None
-        for entry in layers if isinstance(layers, list) else ():
-            if isinstance(entry, dict) and isinstance(entry.get("value"), float):
-                entry["value"] *= -1
-    return found
-
-
-def read_rin(found: dict[str, Any], name: str) -> RinConfig:
-    """A parsed JSON object -> the RinConfig; `name` is what errors call it.
-
-    Raises:
-        InputError: it is no RinConfig, is newer than this srdd, or does not hold together.
-    """
-    check_version(found, KIND, VERSION, name)
-    try:
-        return RinConfig.model_validate(_upgraded(found))
-    except ValidationError as error:
-        raise describe(error, name) from None
+        source = content.get("source")
+        if not isinstance(source, dict) or source.get("metric") != "floor_distance_db":
+            return content
+        content = copy.deepcopy(content)
+        content["source"]["metric"] = "vs_floor_db"
+        tiers = content.get("tiers")
+        for tier in tiers if isinstance(tiers, list) else ():
+            layers = tier.get("layers") if isinstance(tier, dict) else None
+            for entry in layers if isinstance(layers, list) else ():
+                if isinstance(entry, dict) and isinstance(entry.get("value"), float):
+                    entry["value"] *= -1
+        return content
 
 
 def load_rin(path: str | Path) -> RinConfig:
     """Read a RinConfig from a file.
 
     Raises:
-        InputError: the file cannot be read, is no RinConfig, is newer than this srdd, or does not
-            hold together.
+        InputError: the file cannot be read, is no RinConfig, is newer than this srdd, or
+            contradicts itself.
     """
-    return read_rin(load_object(Path(path)), str(path))
-
-
-def parse_rin(content: bytes, name: str) -> RinConfig:
-    """Read a RinConfig from bytes that came from `name`, such as standard input."""
-    return read_rin(parse_object(content, name), name)
+    return RinConfig.load(path)

@@ -7,26 +7,44 @@ rankings can be had again from the file alone.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, create_model, model_validator
 
-from srdd.documents.document import Part, check_version, describe, to_bytes, write_whole
+from srdd.documents.document import (
+    Count,
+    Document,
+    Fraction,
+    Interval,
+    Number,
+    Part,
+    Positive,
+)
 from srdd.documents.sensitivity import Sensitivity, joint_of, rows_of
 from srdd.errors import UsageError
+from srdd.numerics.histogram import BINS
+from srdd.numerics.metrics import METRICS, Metric
+from srdd.numerics.sums import COUNTS, FIELDS
 
 KIND = "srdd.scan"
 VERSION = 2
 
-TOKEN_BINS = 640
-"""Bins of the histogram over single tokens."""
-
-Count = Annotated[int, Field(ge=0)]
-Positive = Annotated[float, Field(ge=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Interval = tuple[float, float]
 Operands = Literal["weight", "input", "both"]
+
+
+def _part(name: str, doc: str, fields: Mapping[str, Any]) -> Any:
+    """A required key for each of `fields`, with the type given."""
+    keys: dict[str, Any] = {key: (kind, ...) for key, kind in fields.items()}
+    part = create_model(name, __base__=Part, __module__=__name__, **keys)
+    part.__doc__ = doc
+    return part
+
+
+def _range(metric: Metric) -> Any:
+    lowest = None if metric.unit == "dB" else 0
+    return Annotated[Number, Field(ge=lowest, le=metric.largest)] | None
 
 
 class Norm(Part):
@@ -132,7 +150,7 @@ class Calibration(Part):
 class Thresholds(Part):
     """Where a layer is flagged; see `srdd.numerics.metrics.Thresholds`."""
 
-    sqnr_db: float
+    sqnr_db: Number
     deadzone: Fraction
     saturation: Fraction
     relative_error: Positive
@@ -162,67 +180,41 @@ class Run(Part):
     elapsed_s: Positive | None
 
 
-class Sums(Part):
-    """Raw sums; see `srdd.numerics.sums` for the meaning of each."""
+if TYPE_CHECKING:
+    # One key for each of FIELDS or METRICS.
+    class Sums(Part):
+        def __getattr__(self, name: str) -> float: ...
 
-    tokens: Count
-    elements: Count
-    nonfinite: Count
-    nonzero: Count
-    flushed: Count
-    saturated: Count
-    x2: Positive
-    e2: Positive
-    clipped_e2: Positive
-    abs_x: Positive
-    abs_e: Positive
-    relative: Positive
+    class Replicates(Part):
+        def __getattr__(self, name: str) -> list[float]: ...
 
+    class Metrics(Part):
+        def __getattr__(self, name: str) -> float | None: ...
 
-class Replicates(Part):
-    """The same sums, one value a replicate: a group of prompts; see `Calibration`."""
+    class Intervals(Part):
+        def __getattr__(self, name: str) -> tuple[float, float] | None: ...
 
-    tokens: list[Count]
-    elements: list[Count]
-    nonfinite: list[Count]
-    nonzero: list[Count]
-    flushed: list[Count]
-    saturated: list[Count]
-    x2: list[Positive]
-    e2: list[Positive]
-    clipped_e2: list[Positive]
-    abs_x: list[Positive]
-    abs_e: list[Positive]
-    relative: list[Positive]
-
-    @model_validator(mode="after")
-    def _equally_long(self) -> Replicates:
-        lengths = {len(values) for values in self.__dict__.values()}
-        if len(lengths) != 1 or not 1 <= next(iter(lengths)) <= 64:
-            raise ValueError("replicates need 1 to 64 values, equally many of each sum")
-        return self
-
-
-class Metrics(Part):
-    """Metrics of pooled sums; null where undefined, with the reason in the record."""
-
-    sqnr_db: float | None
-    deadzone: Fraction | None
-    saturation: Fraction | None
-    clipping_share: Fraction | None
-    relative_error: Positive | None
-    relative_l1: Positive | None
-
-
-class Intervals(Part):
-    """95 % bootstrap intervals over prompts; null with a single replicate."""
-
-    sqnr_db: Interval | None
-    deadzone: Interval | None
-    saturation: Interval | None
-    clipping_share: Interval | None
-    relative_error: Interval | None
-    relative_l1: Interval | None
+else:
+    _KINDS = {name: Count if name in COUNTS else Positive for name in FIELDS}
+    Sums = _part("Sums", "Raw sums; see `srdd.numerics.sums` for each.", _KINDS)
+    Replicates = _part(
+        "Replicates",
+        "The same sums, one value a replicate: a group of prompts; see `Calibration`.",
+        {
+            name: Annotated[list[kind], Field(min_length=1, max_length=64)]
+            for name, kind in _KINDS.items()
+        },
+    )
+    Metrics = _part(
+        "Metrics",
+        "Metrics of pooled sums; null where undefined, with the reason in the record.",
+        {name: _range(metric) for name, metric in METRICS.items()},
+    )
+    Intervals = _part(
+        "Intervals",
+        "95 % bootstrap intervals over prompts; null with a single replicate.",
+        dict.fromkeys(METRICS, Interval | None),
+    )
 
 
 class TokenSqnr(Part):
@@ -232,17 +224,17 @@ class TokenSqnr(Part):
     Tokens that are all zero or reproduced exactly have no SQNR and are counted in `undefined`.
     """
 
-    p5: float | None
-    p50: float | None
-    p95: float | None
+    p5: Number | None
+    p50: Number | None
+    p95: Number | None
     first_bin: Count
     counts: list[Count]
     undefined: Count
 
     @model_validator(mode="after")
     def _within_the_bins(self) -> TokenSqnr:
-        if self.first_bin + len(self.counts) > TOKEN_BINS:
-            raise ValueError(f"the histogram has {TOKEN_BINS} bins, and the counts reach beyond")
+        if self.first_bin + len(self.counts) > BINS:
+            raise ValueError(f"the histogram has {BINS} bins, and the counts reach beyond")
         return self
 
 
@@ -264,7 +256,7 @@ class Record(Part):
     scale_rule: str
     operands: Operands | None = None
     metrics: Metrics
-    vs_floor_db: float | None
+    vs_floor_db: Number | None
     intervals: Intervals | None
     token_sqnr_db: TokenSqnr | None
     undefined: dict[str, str]
@@ -294,8 +286,8 @@ class NotMeasured(Part):
     reason: str
 
 
-class Scan(Part):
-    """All that a scan found out: `srdd.load_scan` reads one, `srdd.scan_model` makes one."""
+class Scan(Document):
+    """The result of a scan: `srdd.load_scan` reads one, `srdd.scan_model` makes one."""
 
     kind: Literal["srdd.scan"] = "srdd.scan"
     schema_version: Literal[2] = 2
@@ -416,53 +408,63 @@ class Scan(Part):
             )
         return self.sensitivity
 
-    def to_json(self) -> bytes:
-        """The document as `save` writes it."""
-        return to_bytes(self)
-
-    def save(self, path: str | Path, *, force: bool = False) -> None:
-        """Write the scan to `path`, whole or not at all; an existing file only with `force`.
+    @classmethod
+    def from_object(cls, content: dict[str, Any], name: str) -> Scan:
+        """A parsed JSON object -> the Scan; one in the prototype's layout is converted.
 
         Raises:
-            OutputError: it exists, or cannot be written.
+            InputError: it is of another kind, newer than this srdd, or invalid.
         """
-        write_whole(Path(path), self.to_json(), force=force)
+        from srdd.documents.prototype import is_prototype, read_prototype
+
+        if is_prototype(content):
+            return read_prototype(content, name)
+        return super().from_object(content, name)
+
+    @classmethod
+    def upgraded(cls, content: dict[str, Any]) -> dict[str, Any]:
+        """The content of a file of version 1 as that of the present version.
+
+        Version 1 has `floor_distance_db`, the floor minus the SQNR, instead of `vs_floor_db`, and
+        dealt prompts into replicates by their order.
+        """
+        if content["schema_version"] != 1:
+            return content
+        records = content.get("records")
+        if isinstance(records, list):
+            records = [_of_version_1(one) if isinstance(one, dict) else one for one in records]
+        content = content | {"schema_version": VERSION, "records": records}
+        if isinstance(calibration := content.get("calibration"), dict):
+            content["calibration"] = {"replicate_rule": "order"} | calibration
+        return content
+
+    def check(self) -> None:
+        """Check that the figures agree with each other; see `srdd.documents.checks`."""
+        from srdd.documents.checks import check_scan
+
+        check_scan(self)
 
 
-def _upgraded(found: dict[str, Any]) -> dict[str, Any]:
-    """A scan of an older schema version as one of the present version.
-
-    Version 1 has `floor_distance_db`, the floor minus the SQNR measured, instead of `vs_floor_db`,
-    and dealt prompts into replicates by their order.
-    """
-    if found["schema_version"] != 1:
-        return found
-    records = found.get("records")
-    if isinstance(records, list):
-        records = [_record_of_version_1(one) if isinstance(one, dict) else one for one in records]
-    found = found | {"schema_version": VERSION, "records": records}
-    if isinstance(calibration := found.get("calibration"), dict):
-        found["calibration"] = {"replicate_rule": "order"} | calibration
-    return found
-
-
-def _record_of_version_1(record: dict[str, Any]) -> dict[str, Any]:
+def _of_version_1(record: dict[str, Any]) -> dict[str, Any]:
     record = dict(record)
     if "floor_distance_db" in record:
         distance = record.pop("floor_distance_db")
-        is_number = isinstance(distance, int | float) and not isinstance(distance, bool)
-        record["vs_floor_db"] = -distance if is_number else distance
+        record["vs_floor_db"] = -distance if isinstance(distance, float) else distance
     return record
 
 
-def read_scan(found: dict[str, Any], name: str) -> Scan:
-    """A parsed JSON object -> the Scan; `name` is what errors call it.
+def is_scan(content: dict[str, Any]) -> bool:
+    """Whether a JSON object says that it is a scan, by srdd or by the prototype."""
+    from srdd.documents.prototype import is_prototype
+
+    return content.get("kind") == KIND or is_prototype(content)
+
+
+def load_scan(path: str | Path) -> Scan:
+    """Read a scan from a file: one that srdd wrote, or one of the method's prototype.
 
     Raises:
-        InputError: it is no scan, is newer than this srdd, or does not hold together.
+        InputError: the file cannot be read, is no scan, is newer than this srdd, or contradicts
+            itself.
     """
-    check_version(found, KIND, VERSION, name)
-    try:
-        return Scan.model_validate(_upgraded(found))
-    except ValidationError as error:
-        raise describe(error, name) from None
+    return Scan.load(path)

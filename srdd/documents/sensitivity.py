@@ -10,21 +10,18 @@ and one for those of a kind. With 28 layers of 7 linears, 2 formats and 79 promp
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
-from srdd.documents.document import Part
+from srdd.documents.document import Count, Interval, Part, Positive
 from srdd.errors import UsageError, unknown_name
 from srdd.model.kinds import kind_of
 from srdd.numerics.confidence import kendall_tau, leave_one_out, mean_interval
 
 Operands = Literal["weight", "input", "both"]
-Positive = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=0)]
-Interval = tuple[float, float]
 Sums = NDArray[np.float64]
 
 DIGITS = 9

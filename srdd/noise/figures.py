@@ -21,7 +21,8 @@ from dataclasses import dataclass
 
 import orjson
 
-from srdd.documents.scan import Interval, Ranking, Record, Scan
+from srdd.documents.document import Interval
+from srdd.documents.scan import Ranking, Record, Scan
 from srdd.errors import InputError, UsageError, unknown_name
 
 METRICS = ("relative_error", "sqnr_db", "deadzone", "relative_l1", "vs_floor_db")

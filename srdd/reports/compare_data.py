@@ -9,18 +9,17 @@ from dataclasses import asdict
 from typing import Any
 
 from srdd.comparison import Comparison, Difference, Group, Outcome, Side
+from srdd.documents.comparison import Comparison as Document
 from srdd.reports.delimited import harmless
 
 
-def compare_data(comparison: Comparison, outcomes: Sequence[Outcome] = ()) -> dict[str, Any]:
+def compare_data(comparison: Comparison, outcomes: Sequence[Outcome] = ()) -> Document:
     """Everything about a comparison; fractions are fractions, and what is undefined is None.
 
     Arguments:
         outcomes: what became of the gates.
     """
-    return {
-        "kind": "srdd.comparison",
-        "schema_version": 2,
+    content = {
         "old": _side(comparison.old),
         "new": _side(comparison.new),
         "remarks": [asdict(remark) for remark in comparison.remarks],
@@ -30,6 +29,7 @@ def compare_data(comparison: Comparison, outcomes: Sequence[Outcome] = ()) -> di
         "groups": [_group(group) for group in comparison.groups],
         "gates": [_outcome(one) for one in outcomes],
     }
+    return Document.model_validate(content)
 
 
 def _side(side: Side) -> dict[str, Any]:

@@ -54,7 +54,7 @@ class TestForms:
     ) -> None:
         from rich.console import Console
 
-        from srdd.documents.reading import load_scan
+        from srdd.documents.scan import load_scan
         from srdd.reports.tables import scan_tables
 
         assert run(["report", "scan.json"]) == 0

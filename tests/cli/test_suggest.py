@@ -18,8 +18,8 @@ from rich.console import Console
 
 from srdd.cli.app import run
 from srdd.cli.scans import newest_scan
-from srdd.documents.reading import load_scan
 from srdd.documents.rin import load_rin
+from srdd.documents.scan import load_scan
 from srdd.errors import InputError
 from srdd.noise import suggest
 from srdd.reports.rin_table import rin_tables
@@ -373,13 +373,18 @@ def child(arguments: list[str], folder: Path) -> tuple[float, str]:
 
 
 class TestWeight:
-    def test_it_imports_nothing_heavy(self, scan: Path) -> None:
-        for line in ("suggest", "suggest --strategy all -o plan", "suggest --help"):
-            assert child(line.split(), scan.parent)[1] == "heavy"
-
-    def test_the_test_above_can_fail(self, here: Path) -> None:
-        thorough(rising(4), tensors=("up", "down")).save("scan.json")
-        assert child(["suggest"], here)[1] == "heavy numpy"
+    @pytest.mark.parametrize(
+        ("line", "imported"),
+        [
+            ("suggest", "heavy numpy"),
+            ("suggest --strategy all -o plan", "heavy numpy"),
+            ("suggest --help", "heavy"),
+        ],
+    )
+    def test_reading_a_scan_imports_numpy_at_most(
+        self, line: str, imported: str, scan: Path
+    ) -> None:
+        assert child(line.split(), scan.parent)[1] == imported
 
     def test_it_takes_at_most_0_6_s_of_a_processor(self, here: Path) -> None:
         thorough(rising(28)).save("scan.json")

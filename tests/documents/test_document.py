@@ -2,38 +2,45 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from srdd.documents import document
 from srdd.documents.document import (
-    Part,
+    LARGEST,
+    Document,
+    Number,
     check_target,
     check_version,
-    describe,
+    invalid,
     load_object,
     parse_object,
-    to_bytes,
     write_whole,
 )
 from srdd.errors import InputError, OutputError, SrddError
 
 
-class Example(Part):
+class Example(Document):
     """A document for these tests."""
 
+    kind: Literal["example"] = "example"
+    schema_version: Literal[2] = 2
     name: str
-    value: float | None = None
-    many: tuple[float, ...] = ()
+    value: Number | None = None
+    many: list[Number] = Field(default_factory=list)
+
+
+FIGURES = st.floats(-LARGEST, LARGEST)
 
 
 def names(folder: Path) -> list[str]:
@@ -74,7 +81,7 @@ def test_what_is_not_strict_json_is_told_with_its_place(content: bytes) -> None:
 
 @given(cut=st.integers(0, 10_000))
 def test_a_document_cut_short_anywhere_is_told(cut: int) -> None:
-    whole = to_bytes(Example(name="x" * 20, value=1.5, many=(1.0, 2.0)))
+    whole = Example(name="x" * 20, value=1.5, many=[1.0, 2.0]).to_json()
     part = whole[: cut % (len(whole) - 1)].rstrip()
     with pytest.raises(InputError):
         parse_object(part, "scan.json")
@@ -154,8 +161,58 @@ def test_who_reads_another_kind_is_told() -> None:
 def test_the_first_fault_is_named_by_its_place_and_the_others_are_counted() -> None:
     with pytest.raises(ValidationError) as caught:
         Example.model_validate({"value": "much", "many": [1, "two"], "more": 1})
-    error = describe(caught.value, "file")
+    error = invalid(caught.value, "file")
     assert error.message == "file: name: Field required (and 3 more)"
+
+
+# The way through a file
+
+
+@pytest.mark.parametrize("as_text", [True, False])
+def test_a_document_is_read_from_a_file_as_it_was_saved(as_text: bool, tmp_path: Path) -> None:
+    path = tmp_path / "example.json"
+    saved = Example(name="x", value=0.1)
+    saved.save(str(path) if as_text else path)
+    assert Example.load(str(path) if as_text else path) == saved
+
+
+def test_a_hyphen_reads_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = io.TextIOWrapper(io.BytesIO(Example(name="x").to_json()))
+    monkeypatch.setattr(sys, "stdin", given)
+    assert Example.load("-") == Example(name="x")
+
+
+def test_an_invalid_document_is_an_input_error_that_names_the_source() -> None:
+    with pytest.raises(InputError, match=r"^here: name: Field required"):
+        Example.parse(b'{"kind": "example", "schema_version": 2}', "here")
+
+
+def test_a_document_that_contradicts_itself_is_an_input_error() -> None:
+    class Checked(Example):
+        def check(self) -> None:
+            raise ValueError("value: it is not the sum of many")
+
+    with pytest.raises(InputError, match=r"^here: value: it is not the sum of many"):
+        Checked.parse(Example(name="x").to_json(), "here")
+
+
+def test_an_older_version_that_nothing_converts_is_refused() -> None:
+    with pytest.raises(InputError, match="schema version 1 of example is no longer read"):
+        Example.parse(b'{"kind": "example", "schema_version": 1, "name": "x"}', "here")
+
+
+def test_the_schema_names_its_dialect_and_the_kind() -> None:
+    schema = Example.json_schema()
+    assert schema["$schema"].startswith("https://json-schema.org/")
+    assert schema["properties"]["kind"]["const"] == "example"
+
+
+@pytest.mark.parametrize("value", ["1.5", True, [1.5]])
+def test_another_type_is_not_converted(value: object) -> None:
+    with pytest.raises(InputError, match="here: value: "):
+        Example.from_object(
+            {"kind": "example", "schema_version": 2, "name": "x", "value": value}, "here"
+        )
 
 
 # Undefined figures
@@ -166,20 +223,20 @@ def test_what_json_cannot_hold_never_gets_into_a_document(value: float) -> None:
     with pytest.raises(ValidationError):
         Example(name="x", value=value)
     with pytest.raises(ValidationError):
-        Example(name="x", many=(1.0, value))
+        Example(name="x", many=[1.0, value])
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_value_that_slipped_in_is_not_written_as_null(value: float) -> None:
     slipped = Example(name="x").model_copy(update={"value": value})
     with pytest.raises(ValueError, match=r"value is (nan|inf), which JSON"):
-        to_bytes(slipped)
+        slipped.to_json()
     with pytest.raises(ValueError, match=r"many\.1 is"):
-        to_bytes(Example(name="x").model_copy(update={"many": (1.0, value)}))
+        Example(name="x").model_copy(update={"many": [1.0, value]}).to_json()
 
 
 def test_undefined_is_null() -> None:
-    assert orjson.loads(to_bytes(Example(name="x"))) == {"name": "x", "value": None, "many": []}
+    assert orjson.loads(Example(name="x").to_json())["value"] is None
 
 
 def test_unknown_keys_are_refused() -> None:
@@ -194,17 +251,17 @@ def test_a_document_does_not_change() -> None:
 
 @given(
     name=st.text(),
-    value=st.none() | st.floats(allow_nan=False, allow_infinity=False),
-    many=st.lists(st.floats(allow_nan=False, allow_infinity=False)).map(tuple),
+    value=st.none() | FIGURES,
+    many=st.lists(FIGURES),
 )
 def test_every_figure_survives_the_way_through_a_file(
-    name: str, value: float | None, many: tuple[float, ...]
+    name: str, value: float | None, many: list[float]
 ) -> None:
     written = Example(name=name, value=value, many=many)
-    raw = to_bytes(written)
+    raw = written.to_json()
     assert raw.endswith(b"}\n")
     assert raw.count(b"\n") == 1
-    assert Example.model_validate(parse_object(raw, "file")) == written
+    assert Example.parse(raw, "file") == written
 
 
 # Writing

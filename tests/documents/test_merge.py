@@ -14,7 +14,7 @@ from made_scans import made, thorough
 
 from srdd import merge_scans
 from srdd.documents.records import REPLICATES, from_record
-from srdd.documents.scan import Calibration, NotMeasured, Scan, read_scan
+from srdd.documents.scan import Calibration, NotMeasured, Scan
 from srdd.errors import MergeError
 from srdd.measurement.scanner import scan_model
 from srdd.numerics.confidence import intervals
@@ -206,7 +206,7 @@ def test_scans_whose_replicates_follow_the_order_are_refused(scanned: Scanner) -
     del found["calibration"]["replicate_rule"]
     for record in found["records"]:
         record["floor_distance_db"] = -record.pop("vs_floor_db")
-    old = read_scan(found, "old.json")
+    old = Scan.from_object(found, "old.json")
     assert old.calibration.replicate_rule == "order"
     assert merge_scans([old]) == old
     for scans in ([old, scanned(5, 12)], [scanned(5, 12), old], [old, old]):

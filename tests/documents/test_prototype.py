@@ -12,8 +12,7 @@ import pytest
 from made_scans import DATA, PROTOTYPE, made, prototype, rising
 
 import srdd
-from srdd.documents.reading import is_scan, load_scan, parse_scan
-from srdd.documents.scan import Scan
+from srdd.documents.scan import Scan, is_scan, load_scan
 from srdd.errors import InputError
 from srdd.numerics.metrics import Thresholds
 
@@ -24,7 +23,7 @@ def converted(change: Change | None = None) -> Scan:
     found = prototype()
     if change is not None:
         change(found)
-    return parse_scan(json.dumps(found).encode(), "scan.json")
+    return Scan.parse(json.dumps(found).encode(), "scan.json")
 
 
 def test_the_public_reader_reads_it() -> None:
@@ -129,7 +128,7 @@ def test_a_file_that_cannot_be_is_refused(change: Change, message: str) -> None:
 )
 def test_a_file_that_is_no_scan_is_refused(content: bytes, message: str) -> None:
     with pytest.raises(InputError) as caught:
-        parse_scan(content, "scan.json")
+        Scan.parse(content, "scan.json")
     assert message in caught.value.message
     assert caught.value.hint
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from made_scans import PROTOTYPE, made, rising
 
-from srdd.documents.reading import load_scan
-from srdd.documents.rin import RinConfig, load_rin, parse_rin
+from srdd.documents.rin import RinConfig, load_rin
+from srdd.documents.scan import load_scan
 from srdd.errors import InputError, OutputError
 from srdd.noise import CONTROLS, STRATEGIES, suggest
 
@@ -27,7 +27,7 @@ def test_written_and_read_it_is_the_same(strategy: str, named: bool, tmp_path: P
     config = suggest(scan, strategy, equal_energy=True)
     config.save(tmp_path / "rin.json")
     assert load_rin(tmp_path / "rin.json") == config
-    assert parse_rin(config.to_json(), "standard input") == config
+    assert RinConfig.parse(config.to_json(), "standard input") == config
 
 
 def test_it_states_its_parts() -> None:
@@ -61,7 +61,7 @@ def test_the_former_name_of_a_metric_is_read() -> None:
     old["source"]["metric"] = "floor_distance_db"
     for entry in old["tiers"][0]["layers"]:
         entry["value"] *= -1
-    assert parse_rin(json.dumps(old).encode(), "rin.json") == config
+    assert RinConfig.parse(json.dumps(old).encode(), "rin.json") == config
 
 
 def test_an_existing_file_is_kept(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_a_document_that_does_not_hold_together_is_refused(change: Change, messa
     found = json.loads(WHOLE.to_json())
     change(found)
     with pytest.raises(InputError) as caught:
-        parse_rin(json.dumps(found).encode(), "rin.json")
+        RinConfig.parse(json.dumps(found).encode(), "rin.json")
     assert message in caught.value.message
     assert caught.value.message.startswith("rin.json")
     assert caught.value.hint
@@ -120,7 +120,7 @@ def test_a_document_that_is_cut_short_or_holds_nan_is_refused() -> None:
     content = WHOLE.to_json()
     for broken in (content[:-100], content.replace(b"0.05", b"NaN", 1)):
         with pytest.raises(InputError, match=r"rin\.json is not valid JSON"):
-            parse_rin(broken, "rin.json")
+            RinConfig.parse(broken, "rin.json")
 
 
 def test_its_json_schema_can_be_printed() -> None:

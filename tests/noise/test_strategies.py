@@ -12,9 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_scans import PROTOTYPE, made, rising, thorough, with_metric
 
-from srdd.documents.reading import load_scan
 from srdd.documents.rin import RinConfig
-from srdd.documents.scan import Scan
+from srdd.documents.scan import Scan, load_scan
 from srdd.errors import InputError, UsageError
 from srdd.noise import ALWAYS_EXCLUDED, figures_of, fingerprint, suggest
 from srdd.noise.multipliers import mirrored, rounded

@@ -9,8 +9,7 @@ import json
 import pytest
 from made_scans import DATA, PROTOTYPE, made, thorough, with_metric
 
-from srdd.documents.reading import load_scan
-from srdd.documents.scan import Scan
+from srdd.documents.scan import Scan, load_scan
 from srdd.errors import UsageError
 from srdd.reports.delimited import COLUMNS, delimited
 from srdd.reports.groups import groups_of

@@ -7,8 +7,8 @@ import re
 import pytest
 from made_scans import PROTOTYPE, made, rising
 
-from srdd.documents.reading import load_scan
 from srdd.documents.rin import RinConfig
+from srdd.documents.scan import load_scan
 from srdd.errors import UsageError
 from srdd.noise import suggest
 from srdd.noise.experiment import smallest_difference, spans, standard_error

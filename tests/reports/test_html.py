@@ -11,8 +11,7 @@ from html.parser import HTMLParser
 import pytest
 from made_scans import PROTOTYPE, made, rising, scan_of, with_metric
 
-from srdd.documents.reading import load_scan
-from srdd.documents.scan import NotMeasured, Scan
+from srdd.documents.scan import NotMeasured, Scan, load_scan
 from srdd.reports.answer import answer
 from srdd.reports.groups import groups_of
 from srdd.reports.html import Section, render

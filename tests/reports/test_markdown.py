@@ -11,8 +11,7 @@ import yaml
 from made_scans import DATA, PROTOTYPE, made, rising, thorough, with_metric
 from markdown_it import MarkdownIt
 
-from srdd.documents.reading import load_scan
-from srdd.documents.scan import NotMeasured, Scan
+from srdd.documents.scan import NotMeasured, Scan, load_scan
 from srdd.errors import InputError, UsageError
 from srdd.noise import suggest
 from srdd.noise.exports import export

@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 from made_scans import PROTOTYPE, rising, thorough
 
-from srdd.documents.reading import load_scan
-from srdd.documents.scan import NotMeasured, Scan, TokenSqnr
+from srdd.documents.scan import NotMeasured, Scan, TokenSqnr, load_scan
 from srdd.reports.groups import groups_of
 from srdd.reports.html_page import page
 

@@ -9,8 +9,7 @@ from functools import cache
 import pytest
 from made_scans import PROTOTYPE, made, rising, scan_of, thorough, with_metric
 
-from srdd.documents.reading import load_scan
-from srdd.documents.scan import Record, Scan
+from srdd.documents.scan import Record, Scan, load_scan
 from srdd.numerics.metrics import METRICS, Thresholds
 from srdd.reports.answer import answer
 from srdd.reports.groups import groups_of

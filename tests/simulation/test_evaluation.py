@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import srdd
-from srdd.documents.evaluation import Evaluation, load_evaluation, read_evaluation
+from srdd.documents.evaluation import Evaluation, load_evaluation
 from srdd.errors import InputError, UsageError
 from srdd.measurement.listener import Listener
 from srdd.model.checkpoint import find
@@ -324,7 +324,7 @@ def test_a_document_that_does_not_hold_together_is_refused(
     found = evaluation.model_dump(mode="json")
     damage(found)
     with pytest.raises(InputError, match=message):
-        read_evaluation(found, "eval.json")
+        Evaluation.from_object(found, "eval.json")
 
 
 # The demo model, end to end

@@ -11,9 +11,8 @@ import pytest
 import yaml
 from made_scans import PROTOTYPE, made, rising
 
-from srdd.documents.reading import load_scan
-from srdd.documents.rin import RinConfig, parse_rin
-from srdd.documents.scan import Scan
+from srdd.documents.rin import RinConfig
+from srdd.documents.scan import Scan, load_scan
 from srdd.errors import InputError, UsageError
 from srdd.noise import CONTROLS, STRATEGIES, suggest
 from srdd.noise.exports import TRAINERS, export, form_of
@@ -128,7 +127,7 @@ def test_equal_multipliers_become_the_schedule_there() -> None:
 
 def test_srdd_s_own_form_loses_nothing() -> None:
     for config in [*configurations(NAMED), suggest(REFERENCE, "zone")]:
-        assert parse_rin(export(config, "srdd").encode(), "x") == config
+        assert RinConfig.parse(export(config, "srdd").encode(), "x") == config
 
 
 def with_text_keys(value: Any) -> Any:

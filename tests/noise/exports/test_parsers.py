@@ -19,8 +19,8 @@ from made_scans import PROTOTYPE, made, rising
 from omegaconf import OmegaConf
 from transformers import HfArgumentParser
 
-from srdd.documents.reading import load_scan
 from srdd.documents.rin import RinConfig
+from srdd.documents.scan import load_scan
 from srdd.errors import InputError
 from srdd.noise import suggest
 from srdd.noise.exports import export
