@@ -56,8 +56,7 @@ def compare(
         bool, flag("Gates also count what may be chance.", "--count-unsure")
     ] = False,
     by: Annotated[
-        str,
-        option("A row for each layer, kind of tensor or tensor.", "NAME", panel=OUTPUT, **VIEW),
+        str, option("A row for each layer, kind of tensor or tensor.", "NAME", panel=OUTPUT, **VIEW)
     ] = "layer",
     form: Annotated[
         str | None,

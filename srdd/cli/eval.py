@@ -94,12 +94,10 @@ def evaluate(
         option("Format of weights and activations alike; repeatable.", SPEC, default="mxfp4"),
     ] = [],
     weights: Annotated[
-        list[str],
-        option("Format of the weights; alone, W4A16.", SPEC, default="none"),
+        list[str], option("Format of the weights; alone, W4A16.", SPEC, default="none")
     ] = [],
     activations: Annotated[
-        list[str],
-        option("Format of the linears' inputs; alone, W16A4.", SPEC, default="none"),
+        list[str], option("Format of the linears' inputs; alone, W16A4.", SPEC, default="none")
     ] = [],
     rin: Annotated[
         str | None,
@@ -131,8 +129,7 @@ def evaluate(
     limit: options.Limit = None,
     skip: options.Skip = 0,
     max_length: Annotated[
-        int | None,
-        option(options.TRUNCATE, "N", default="off; 512 with --text", panel=DATA, min=2),
+        int | None, option(options.TRUNCATE, "N", default="off; 512 with --text", panel=DATA, min=2)
     ] = None,
     apply_chat_template: options.ChatTemplate = None,
     include: options.Include = [],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,57 +13,27 @@ from srdd.documents.scan import Scan
 from srdd.errors import OutputError, UsageError
 from srdd.noise import CONTROLS, STRATEGIES, suggest
 from srdd.noise.experiment import standard_error
-from srdd.noise.exports import export, form_of
+from srdd.noise.exports import export
 from srdd.reports.plan import plan
 from srdd.reports.text import safe
 
-SUFFIXES = {"yaml": ".yaml", "json": ".json", "overrides": ".overrides"}
 PLAN = "plan.md"
 
 
-@dataclass(frozen=True)
-class Target:
-    """Where the files go, and for which trainer in which form."""
+def check_folder(output: str | None, force: bool) -> Path:
+    """The folder to write to; it may be missing, the one around it not.
 
-    folder: Path
-    consumer: str
-    form: str
-    force: bool
-
-    @classmethod
-    def checked(cls, output: str | None, consumer: str, form: str | None, force: bool) -> Target:
-        """A target that can be written to; the folder may be missing, the one around it not.
-
-        Raises:
-            UsageError: no folder is named, or the trainer does not read this form.
-            OutputError: nothing can be written there.
-        """
-        if output in (None, "-"):
-            raise UsageError("this writes several files", "name a folder for them with -o FOLDER")
-        folder = Path(str(output))
-        if folder.exists() and not folder.is_dir():
-            raise OutputError(f"{folder} is a file", "name a folder with -o")
-        check_target(folder / PLAN if folder.is_dir() else folder, force=force)
-        return cls(folder, consumer, form_of(consumer, form), force)
-
-
-@dataclass(frozen=True)
-class Run:
-    """A configuration to make.
-
-    Attributes:
-        label: what it is called.
-        strategy: the strategy behind it.
-        control: which control of it, if any.
-        options: those of its strategy.
-        may_fail: whether the others are written when it cannot be made.
+    Raises:
+        UsageError: no folder is named.
+        OutputError: nothing can be written there.
     """
-
-    label: str
-    strategy: str
-    control: str | None
-    options: Mapping[str, Any]
-    may_fail: bool
+    if output in (None, "-"):
+        raise UsageError("this writes several files", "name a folder for them with -o FOLDER")
+    folder = Path(str(output))
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{folder} is a file", "name a folder with -o")
+    check_target(folder / PLAN if folder.is_dir() else folder, force=force)
+    return folder
 
 
 def check_evaluation(questions: int, baseline: float | None) -> None:
@@ -76,88 +45,97 @@ def check_evaluation(questions: int, baseline: float | None) -> None:
     standard_error(0.5 if baseline is None else baseline, questions)
 
 
-def runs_of(strategy: str, options: Mapping[str, Mapping[str, Any]]) -> list[Run]:
+def runs_of(strategy: str, options: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """The configurations to make: all strategies, or one and uniform noise; and the controls.
 
-    With `all`, the controls are those of `variable`, and a strategy that cannot be made is left
-    out.
+    With `all`, the controls are those of `variable`.
 
     Arguments:
         strategy: `all`, or the name of a strategy.
         options: by strategy.
 
+    Returns:
+        The arguments of `srdd.suggest` by what a configuration is called.
+
     Raises:
         UsageError: a strategy that has no controls.
     """
-    if strategy == "all":
-        runs = [Run(name, name, None, options.get(name, {}), True) for name in STRATEGIES]
-        own = options["variable"]
-        return [*runs, *(Run(control, "variable", control, own, True) for control in CONTROLS)]
     if strategy == "uniform" or strategy in CONTROLS:
         raise UsageError(
             f"{strategy} is itself what others are compared with",
             "use --controls with targeted, variable or zone",
         )
-    merged = {name: value for own in options.values() for name, value in own.items()}
-    return [
-        Run("uniform", "uniform", None, {}, False),
-        Run(strategy, strategy, None, merged, False),
-        *(Run(control, strategy, control, merged, False) for control in CONTROLS),
-    ]
+    if strategy == "all":
+        runs = {name: {"strategy": name, **options.get(name, {})} for name in STRATEGIES}
+        strategy, own = "variable", dict(options["variable"])
+    else:
+        own = {name: value for each in options.values() for name, value in each.items()}
+        runs = {"uniform": {"strategy": "uniform"}, strategy: {"strategy": strategy, **own}}
+    return runs | {name: {"strategy": strategy, "control": name, **own} for name in CONTROLS}
 
 
-def write(
+def make(
     scan: Scan,
-    runs: list[Run],
-    general: Mapping[str, Any],
-    target: Target,
+    runs: Mapping[str, Mapping[str, Any]],
+    trainer: str,
+    form: str,
+    *,
+    needed: bool,
     questions: int,
     baseline: float | None,
-) -> None:
-    """Make the configurations and write them with their plan.
+) -> dict[str, str]:
+    """The contents of the files, by name: a configuration for each run, and their plan.
 
-    Nothing is written before everything has been made.
+    Arguments:
+        needed: whether a configuration that cannot be made is an error; otherwise it is left out
+            with a warning.
 
     Raises:
         UsageError: a configuration cannot be made, or not for this trainer.
-        OutputError: a file exists, or cannot be written.
     """
     configs: dict[str, RinConfig] = {}
     contents: dict[str, str] = {}
     failures: dict[str, UsageError] = {}
-    for run in runs:
-        name = f"{run.label}{SUFFIXES[target.form]}"
+    for label, arguments in runs.items():
+        name = f"{label}.{form}"
         try:
-            config = suggest(scan, run.strategy, control=run.control, **general, **run.options)
-            contents[name] = export(config, target.consumer, target.form)
+            config = suggest(scan, **arguments)
+            contents[name] = export(config, trainer, form)
         except UsageError as error:
-            if not run.may_fail:
+            if needed:
                 raise
-            failures[run.label] = error
+            failures[label] = error
         else:
             configs[name] = config
     if not configs:
         raise next(iter(failures.values()))
     left_out = [f"{label}, because {error.message}" for label, error in failures.items()]
     contents[PLAN] = plan(configs, questions=questions, baseline=baseline, left_out=left_out)
-    _write_all(contents, target)
-    for text in left_out:
-        console.warn(f"left out {safe(text, longest=1000)}")
     first = next(iter(configs.values()))
-    for text in (*first.recommendation.reasons, *first.warnings):
+    for text in (
+        *(f"left out {reason}" for reason in left_out),
+        *first.recommendation.reasons,
+        *first.warnings,
+    ):
         console.warn(safe(text, longest=1000))
-    console.say(f"wrote {len(configs)} configurations and {PLAN} to {safe(str(target.folder))}")
+    return contents
 
 
-def _write_all(contents: Mapping[str, str], target: Target) -> None:
+def write_all(contents: Mapping[str, str], folder: Path, *, force: bool) -> None:
+    """Write the files, none of them before all of them can be.
+
+    Raises:
+        OutputError: a file exists, or cannot be written.
+    """
     try:
-        target.folder.mkdir(exist_ok=True)
+        folder.mkdir(exist_ok=True)
     except OSError as error:
         reason = error.strerror or str(error)
         raise OutputError(
-            f"cannot make the folder {target.folder}: {reason}", "name another folder with -o"
+            f"cannot make the folder {folder}: {reason}", "name another folder with -o"
         ) from None
     for name in contents:
-        check_target(target.folder / name, force=target.force)
+        check_target(folder / name, force=force)
     for name, content in contents.items():
-        write_whole(target.folder / name, content.encode(), force=target.force)
+        write_whole(folder / name, content.encode(), force=force)
+    console.say(f"wrote {len(contents) - 1} configurations and {PLAN} to {safe(str(folder))}")

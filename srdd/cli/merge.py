@@ -29,8 +29,7 @@ def merge(
         ),
     ],
     repeated: Annotated[
-        bool,
-        flag("Count a prompt that several parts contain as often as it occurs.", "--repeated"),
+        bool, flag("Count a prompt that several parts contain as often as it occurs.", "--repeated")
     ] = False,
     force: options.Force = False,
     quiet: options.Quiet = False,

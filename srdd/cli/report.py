@@ -35,8 +35,7 @@ def report(
         ),
     ] = None,
     site: Annotated[
-        list[str],
-        option("Only this site; repeatable.", "NAME", default="all of the scan", **SITE),
+        list[str], option("Only this site; repeatable.", "NAME", default="all of the scan", **SITE)
     ] = [],
     format: Annotated[
         list[str], option("Only this format; repeatable.", SPEC, default="all of the scan")

@@ -61,8 +61,7 @@ def suggest(
         str, option("uniform, targeted, variable, zone, inverse, shuffled, or all.", "NAME")
     ] = "variable",
     consumer: Annotated[
-        str,
-        option("The trainer: guide, verl-rin, qerl, surogate or srdd.", "NAME", "--for"),
+        str, option("The trainer: guide, verl-rin, qerl, surogate or srdd.", "NAME", "--for")
     ] = "guide",
     site: Annotated[
         str | None,
@@ -213,9 +212,18 @@ def suggest(
     }
     if strategy == "all" or controls:
         runs = experiments.runs_of(strategy, special)
-        target = experiments.Target.checked(output, consumer, form, force)
+        folder, form = experiments.check_folder(output, force), form_of(consumer, form)
         experiments.check_evaluation(questions, baseline)
-        experiments.write(load(scan), runs, general, target, questions, baseline)
+        contents = experiments.make(
+            load(scan),
+            {label: {**general, **own} for label, own in runs.items()},
+            consumer,
+            form,
+            needed=strategy != "all",
+            questions=questions,
+            baseline=baseline,
+        )
+        experiments.write_all(contents, folder, force=force)
         return
     endings = {".yaml": "yaml", ".yml": "yaml", ".json": "json"}
     form = form_of(consumer, form or endings.get(Path(output or "").suffix.lower()))
