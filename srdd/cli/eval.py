@@ -191,7 +191,7 @@ def evaluate(
         trust_remote_code=trust_remote_code,
         allow_pickle=allow_pickle,
     )
-    from srdd.simulation.evaluator import Noise, Way, evaluate_model
+    from srdd.simulation.evaluator import Noise, Variant, evaluate_model
 
     noise = None
     if config is not None:
@@ -202,7 +202,7 @@ def evaluate(
             loaded,
             reader,
             prompt_set,
-            ways=[Way(*pair) for pair in pairs],
+            variants=[Variant(*pair) for pair in pairs],
             noise=noise,
             as_text=text is not None,
             include=include,
@@ -211,7 +211,6 @@ def evaluate(
             max_length=max_length,
             batch_size=size,
             apply_chat_template=apply_chat_template,
-            seed=seed,
             origin=origin,
             listener=listener,
         )

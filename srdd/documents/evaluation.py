@@ -69,11 +69,11 @@ class Noise(Part):
 
 
 class Settings(Part):
-    """What the caller chose."""
+    """What the caller chose; `seed` was that of the bootstrap in earlier versions, else null."""
 
     include: list[str]
     exclude: list[str]
-    seed: int
+    seed: int | None = None
     noise: Noise | None
 
 

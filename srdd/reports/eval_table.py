@@ -1,4 +1,4 @@
-"""An Evaluation on a terminal: the model as it is, and below it the ways it was run."""
+"""An Evaluation on a terminal: the model as it is, and below it its variants."""
 
 from __future__ import annotations
 

@@ -3,12 +3,11 @@
 prompts ──► model as it is   ──► logits ─┐
         └─► simulated, noisy ──► logits ─┴─► nll, kl by prompt ──► means with intervals
 
-ways          the ways to run the model
 pieces        texts that have something to predict
+variants      formats and noise; running one after the other, with one set of quantized weights at
+              a time and no logits beyond a batch
 predictions   logits -> sums of nll and kl for each prompt
-runner        the model, one way after the other: one set of quantized weights at a time, and
-              no logits beyond a batch
-averages      sums -> means over tokens, intervals over prompts
+results       sums -> means over tokens, intervals over prompts
 """
 
 from __future__ import annotations
@@ -33,16 +32,14 @@ from srdd.model.fingerprint import fingerprint
 from srdd.model.precision import check_full_precision
 from srdd.model.running import device_of, evaluating, vocabulary_of
 from srdd.numerics.confidence import FEW_PROMPTS
-from srdd.numerics.formats import check_seed
 from srdd.prompts.batches import TokenizedPrompts, make_batches
 from srdd.prompts.reading import PromptSet
 from srdd.simulation import predictions
-from srdd.simulation.averages import Averages
 from srdd.simulation.pieces import piece_length, pieces_of, predictable
-from srdd.simulation.runner import Runner
-from srdd.simulation.ways import Noise, Way, all_ways
+from srdd.simulation.results import plain_result, result_of, warn_of_results
+from srdd.simulation.variants import Noise, Runner, Variant, all_variants
 
-__all__ = ["Noise", "Way", "evaluate_model"]
+__all__ = ["Noise", "Variant", "evaluate_model"]
 
 
 def evaluate_model(
@@ -50,7 +47,7 @@ def evaluate_model(
     tokenizer: Any,
     prompts: PromptSet | Sequence[Any] | None = None,
     *,
-    ways: Sequence[Way] = (Way("mxfp4", "mxfp4"),),
+    variants: Sequence[Variant] = (Variant("mxfp4", "mxfp4"),),
     noise: Noise | None = None,
     as_text: bool = False,
     include: Sequence[str] = (),
@@ -59,7 +56,6 @@ def evaluate_model(
     max_length: int | None = None,
     batch_size: int | Literal["auto"] = "auto",
     apply_chat_template: bool | None = None,
-    seed: int = 0,
     origin: Origin | None = None,
     listener: Listener | None = None,
 ) -> schema.Evaluation:
@@ -69,8 +65,8 @@ def evaluate_model(
         model: a causal language model of transformers, on any device.
         tokenizer: its tokenizer.
         prompts: strings, lists of chat messages, or a PromptSet; the built-in ones for None.
-        ways: how to run the model, besides as it is.
-        noise: with it, every way is run once more with noise, and the model as it is, too.
+        variants: how to run the model, besides as it is.
+        noise: with it, every variant is run once more with noise, and so is the model as it is.
         as_text: take the prompts as one text each and cut them into pieces of `max_length` tokens,
             which then count as prompts; PIECE tokens for None.
         include, exclude: which linears are simulated, see srdd.model.selection.
@@ -79,36 +75,34 @@ def evaluate_model(
         batch_size: prompts in a batch, or `auto`.
         apply_chat_template: whether prompts go through the tokenizer's chat template; None means
             that chat messages do and plain text does not.
-        seed: of the bootstrap.
         origin: what the document says of the model's origin.
-        listener: hears how it goes.
+        listener: is told of progress and warnings.
 
     Returns:
         The document. The model is as it was before.
 
     Raises:
-        UsageError: an unknown format; no way to run the model otherwise; a step outside the run.
+        UsageError: an unknown format; no variant; a step outside the run.
         InputError: no decoder stack; no prompt with a token to predict; too little memory for a
             single prompt; a configuration for another model; a model that is quantized already.
     """
     started, clock = datetime.now(timezone.utc), time.monotonic()
     listener = listener or Listener()
     origin = origin or Origin(type(model).__name__)
-    check_seed(seed)
     check_batch_size(batch_size)
     check_max_length(max_length, least=2)
     check_full_precision(model)
     for sentence in origin.notes:
         listener.warn(sentence)
-    chosen = all_ways(ways, noise)
-    _note_whole_tensors(chosen, listener)
+    chosen = all_variants(variants, noise)
+    _warn_of_whole_tensors(chosen, listener)
     if as_text:
         tokenized = pieces_of(model, tokenizer, prompts, max_length)
     else:
         tokenized = tokenize_for(model, tokenizer, prompts, max_length, apply_chat_template)
     tokenized = predictable(tokenized, limit)
     amount = counted(len(tokenized.ids), "piece" if as_text else "prompt")
-    _note_prompts(tokenized, amount, listener)
+    _warn_of_prompts(tokenized, amount, listener)
     weights = fingerprint(model)
 
     vocabulary = vocabulary_of(model)
@@ -117,19 +111,19 @@ def evaluate_model(
         for batch in make_batches(tokenized, batch_size)
         for part in predictions.cut(batch, vocabulary or 1)
     ]
-    runner = Runner(model, tokenized, batches, noise, (include, exclude), listener)
+    runner = Runner(model, tokenized, batches, noise, include, exclude, listener)
     runner.check(chosen)
     listener.started(
-        f"evaluating {amount} in {counted(len(chosen), 'way')}",
+        f"evaluating {amount} in {counted(len(chosen), 'variant')}",
         tokenized.tokens * len(chosen),
         "tokens",
     )
     with evaluating(model), torch.no_grad():
-        found = [(way, *runner.run(way)) for way in chosen]
+        runs = [(variant, *runner.run(variant)) for variant in chosen]
     predicted = np.array([len(ids) - 1 for ids in tokenized.ids], dtype=np.float64)
-    averages = Averages(predicted, found[0][1][:, 0], seed)
-    results = [averages.plain(), *(averages.result(*each) for each in found)]
-    _note_findings(results, listener)
+    results = [plain_result(predicted, runs[0][1][:, 0])]
+    results += [result_of(variant, predicted, sums, ran) for variant, sums, ran in runs]
+    warn_of_results(results, listener)
     return schema.Evaluation(
         model=_describe_model(model, tokenizer, weights, origin),
         text=schema.Text(
@@ -146,7 +140,6 @@ def evaluate_model(
         settings=schema.Settings(
             include=list(include),
             exclude=list(exclude),
-            seed=seed,
             noise=None if noise is None else _describe_noise(noise),
         ),
         run=schema.Run(
@@ -162,8 +155,8 @@ def evaluate_model(
     )
 
 
-def _note_whole_tensors(ways: Sequence[Way], listener: Listener) -> None:
-    names = {way.activations for way in ways if way.activations}
+def _warn_of_whole_tensors(variants: Sequence[Variant], listener: Listener) -> None:
+    names = {variant.activations for variant in variants if variant.activations}
     whole = sorted(name for name in names if name.endswith(":tensor"))
     if whole:
         listener.warn(
@@ -172,32 +165,15 @@ def _note_whole_tensors(ways: Sequence[Way], listener: Listener) -> None:
         )
 
 
-def _note_prompts(tokenized: TokenizedPrompts, amount: str, listener: Listener) -> None:
-    """What a reader has to know of the prompts before the figures."""
+def _warn_of_prompts(tokenized: TokenizedPrompts, amount: str, listener: Listener) -> None:
+    """Warn of what a reader should know of the prompts before the figures."""
     if tokenized.left_out:
         reasons = ", ".join(sorted({entry.reason for entry in tokenized.left_out}))
         listener.warn(f"left out {counted(len(tokenized.left_out), 'prompt')}: {reasons}")
     if len(tokenized.ids) == 1:
         listener.warn(f"only {amount}: there are no intervals")
     elif len(tokenized.ids) < FEW_PROMPTS:
-        listener.warn(f"only {amount}: intervals are too narrow")
-
-
-def _note_findings(results: Sequence[schema.Result], listener: Listener) -> None:
-    """What a reader of the figures has to know first."""
-    for result in results:
-        if result.loss is None or (result.kl is None and not result.is_plain):
-            listener.warn(
-                "NON-FINITE VALUES: the model's predictions hold NaN or infinity, with weights "
-                f"{result.weights or 'as they are'} and activations "
-                f"{result.activations or 'as they are'}"
-            )
-    missing = {each.module: each.reason for result in results for each in result.not_simulated}
-    if missing:
-        name, reason = next(iter(missing.items()))
-        listener.warn(
-            f"{counted(len(missing), 'linear')} computed in full precision, {name} first: {reason}"
-        )
+        listener.warn(f"only {amount}: intervals may be too narrow")
 
 
 def _describe_model(model: nn.Module, tokenizer: Any, weights: str, origin: Origin) -> schema.Model:

@@ -20,15 +20,15 @@ from torch import Tensor
 from srdd.numerics import kernels
 from srdd.numerics.formats import FormatSpec
 
-Check = Callable[[], None]
-"""Called in a backward pass; raises where its gradients would be wrong."""
+Check = Callable[[], None] | None
+"""Called in a backward pass, if anything; raises where its gradients would be wrong."""
 
 SAMPLES = 16
 """Along each axis of a weight, about so many values are compared."""
 
 
 class _PassThrough(torch.autograd.Function):
-    """The quantized values forwards, the gradient unchanged backwards."""
+    """The quantized values forward, the gradient unchanged backward."""
 
     @staticmethod
     def forward(ctx: Any, original: Tensor, quantized: Tensor, check: Check) -> Tensor:
@@ -37,7 +37,8 @@ class _PassThrough(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        ctx.check()
+        if ctx.check is not None:
+            ctx.check()
         return gradient, None, None
 
 
@@ -61,8 +62,10 @@ def _rounded(x: Tensor, spec: FormatSpec) -> Tensor:
     return kernels.quantize(rows, spec, "even", keys).reshape(x.shape)
 
 
-def quantized_input(x: Tensor, spec: FormatSpec, check: Check) -> Tensor:
+def quantized_input(x: Tensor, spec: FormatSpec | None, check: Check) -> Tensor:
     """`x` (..., channels) rounded to a format, with a gradient that passes straight through."""
+    if spec is None:
+        return x if check is None else _joined(x, x.detach(), check)
     return _joined(x, _rounded(x.detach(), spec), check)
 
 
@@ -101,6 +104,7 @@ class Operand:
         self._kept: _Kept | None = None
 
     def forget(self) -> None:
+        """Quantize again at the next use."""
         self._kept = None
 
     def quantized(self, weight: Tensor, check: Check) -> Tensor:

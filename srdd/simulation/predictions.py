@@ -7,9 +7,9 @@ in question, both given t_1 ... t_i, the figures are sums over i = 1 ... n - 1:
     nll   = -log q(t_(i+1))
     kl    = KL(p || q) = sum over tokens v of p(v) (log p(v) - log q(v))
 
-Logarithms are natural and in float64. Logits of a large vocabulary take more memory than the rest
-of the model's activations: a batch is cut so that they stay below LOGITS values, and what is
-computed from them goes through CHUNK values at a time.
+Logarithms are natural and in float64, where the device has it. Logits of a large vocabulary take
+more memory than the rest of the model's activations: a batch is cut so that they stay below LOGITS
+values, and what is computed from them goes through CHUNK values at a time.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ def logits_of(model: nn.Module, batch: Batch, device: torch.device) -> Tensor:
         attention_mask=batch.attention_mask.to(device),
         use_cache=False,
     )
-    found = getattr(output, "logits", None)
-    if not isinstance(found, Tensor) or found.shape[:2] != batch.input_ids.shape:
+    logits = getattr(output, "logits", None)
+    if not isinstance(logits, Tensor) or logits.shape[:2] != batch.input_ids.shape:
         raise InputError(
             f"{type(model).__name__} gives no logits for each token",
             "name a causal language model",
         )
-    return found
+    return logits
 
 
 def sums(plain: Tensor, logits: Tensor, batch: Batch) -> Tensor:
@@ -70,7 +70,7 @@ def sums(plain: Tensor, logits: Tensor, batch: Batch) -> Tensor:
         float64 (prompts, 3) on the CPU: plain, nll, kl.
     """
     device = logits.device
-    found = torch.zeros(len(batch.index), 3, dtype=torch.float64)
+    totals = torch.zeros(len(batch.index), 3, dtype=torch.float64)
     # A token is predicted where it and the one before it are no padding.
     prompts, places = batch.attention_mask[:, 1:].nonzero(as_tuple=True)
     following = batch.input_ids[prompts, places + 1].to(device)
@@ -83,11 +83,14 @@ def sums(plain: Tensor, logits: Tensor, batch: Batch) -> Tensor:
         # p log p is 0 where p is 0, though its logarithm may be minus infinity.
         kl = torch.where(p == -torch.inf, 0.0, p.exp() * (p - q)).sum(-1)
         rows = torch.stack([-p.gather(1, target)[:, 0], -q.gather(1, target)[:, 0], kl], dim=1)
-        found.index_add_(0, prompts[part], rows.cpu().double())
-    return found
+        totals.index_add_(0, prompts[part], rows.cpu().double())
+    return totals
+
+
+def working_dtype(device: torch.device) -> torch.dtype:
+    """float64, or float32 on MPS, which has no float64."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def _log_softmax(logits: Tensor) -> Tensor:
-    """In float64, where the device has it."""
-    wide = torch.float32 if logits.device.type == "mps" else torch.float64
-    return logits.to(wide).log_softmax(-1)
+    return logits.to(working_dtype(logits.device)).log_softmax(-1)

@@ -1,27 +1,31 @@
 """Modules that run with quantized operands while their forward is replaced.
 
 While such a module runs, its parameters are quantized ones, so that its own code multiplies with
-them, whatever else it does: a bias, a router's softmax. What goes into a linear is its first
-argument. Experts that are stacked in one parameter take several products; a mode of torch sees them
-and quantizes the operand that is not a slice of the parameter. This needs them to run as
-transformers' `eager` implementation does, which multiplies with slices and not with copies.
+them, whatever else it does, such as adding a bias or taking a router's softmax. The input of a
+linear is its first argument. Experts that are stacked in one parameter take several products; a
+mode of torch sees them and quantizes the operand that is not a slice of the parameter. This needs
+them to run as transformers' `eager` implementation does, which multiplies with slices and not with
+copies.
 """
 
 from __future__ import annotations
 
+import sys
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils import checkpoint
 
 from srdd.errors import UsageError
 from srdd.model.experts import one_by_one
 from srdd.numerics.formats import FormatSpec
-from srdd.simulation.operand import Operand, quantized_input
+from srdd.simulation.operand import Check, Operand, quantized_input
 
 _replaced: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 
@@ -34,29 +38,54 @@ def is_replaced(module: nn.Module) -> bool:
     return module in _replaced
 
 
+@dataclass
 class State:
-    """What all modules of a simulation have to know."""
+    """What all modules of a simulation share.
 
-    def __init__(self, model: nn.Module) -> None:
-        self.paused = False
-        self.ended = False
-        self._model = weakref.ref(model)
+    Attributes:
+        paused: whether they compute in full precision for now.
+        ended: whether the `with` of the simulation is over.
+    """
+
+    paused: bool = False
+    ended: bool = False
 
     def check(self) -> None:
         """Refuse a backward pass that computes activations again without the simulation.
 
         Raises:
-            UsageError: the simulation has ended, and the model checkpoints its activations.
+            UsageError: the simulation has ended.
         """
-        model = self._model() if self.ended else None
-        if model is None:
-            return
-        if any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
+        if self.ended:
             raise UsageError(
-                "the simulation has ended, and with gradient checkpointing the backward pass "
-                "would compute the activations again without it",
+                "the simulation has ended, and the backward pass would compute checkpointed "
+                "activations again without it",
                 "call backward() inside the `with srdd.simulate(...)`",
             )
+
+
+def checked_recomputation(check: Callable[[], None]) -> Callable[[], None] | None:
+    """`check` where the caller runs inside torch.utils.checkpoint, else None.
+
+    With `use_reentrant=True` no graph is recorded now; the function that the backward pass will
+    call again is then wrapped, so that it starts with the check.
+    """
+    frame = sys._getframe(1)
+    while frame.f_code.co_filename != checkpoint.__file__:
+        if frame.f_back is None:
+            return None
+        frame = frame.f_back
+    ctx = frame.f_locals.get("ctx")
+    run = getattr(ctx, "run_function", None)
+    if ctx is not None and run is not None and not hasattr(run, "_srdd_checked"):
+
+        def checked(*given: Any) -> Any:
+            check()
+            return run(*given)
+
+        checked._srdd_checked = True  # type: ignore[attr-defined]
+        ctx.run_function = checked
+    return check
 
 
 class Replaced(ABC):
@@ -69,6 +98,7 @@ class Replaced(ABC):
         self._module = module
         self._activations = activations
         self._state = state
+        self._check: Check = None
         self._owned = "forward" in module.__dict__  # another tool has replaced it, too
         self._forward: Callable[..., Any] = module.forward
 
@@ -110,11 +140,12 @@ class Replaced(ABC):
 
     def _call(self, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
         self.called = True
+        self._check = checked_recomputation(self._state.check)
         parameters: dict[str, Any] = self._module._parameters
         before = {key: parameters[key] for key in self._operands}
         try:
             for key, operand in self._operands.items():
-                parameters[key] = operand.quantized(before[key], self._state.check)
+                parameters[key] = operand.quantized(before[key], self._check)
             return self._run(given, named)
         finally:
             parameters.update(before)
@@ -124,9 +155,9 @@ class Replaced(ABC):
         """The module's own computation, with its inputs rounded."""
 
     def _input(self, x: Any) -> Any:
-        if self._activations is None or not isinstance(x, Tensor) or not x.is_floating_point():
+        if not isinstance(x, Tensor) or not x.is_floating_point():
             return x
-        return quantized_input(x, self._activations, self._state.check)
+        return quantized_input(x, self._activations, self._check)
 
 
 class Linear(Replaced):
@@ -151,11 +182,8 @@ class StackedExperts(Replaced):
         return [name for key, name in self._names.items() if key not in self._seen]
 
     def _run(self, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
-        with one_by_one([self._module]):
-            if self._activations is None:
-                return self._forward(*given, **named)
-            with _Products(self):
-                return self._forward(*given, **named)
+        with one_by_one([self._module]), _Products(self):
+            return self._forward(*given, **named)
 
     def operand(self, x: Tensor, weight: Tensor) -> Tensor:
         """What takes the place of `x` in a product with `weight`."""

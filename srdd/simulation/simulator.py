@@ -25,6 +25,7 @@ from contextlib import contextmanager
 from torch import nn
 
 from srdd.errors import UsageError
+from srdd.model.kinds import kind_of
 from srdd.model.linears import Weight, find_weights
 from srdd.model.precision import check_full_precision
 from srdd.model.selection import Selection
@@ -38,6 +39,8 @@ __all__ = ["Simulation", "simulate"]
 
 SHARDED = "its weight is sharded over several processes"
 UNSEEN = "what goes into it is not quantized: no product with it was recognised"
+ROUTER = "routers are quantized only where --include names them"
+"""Deployments spare them: a changed choice of experts costs more than these few weights save."""
 
 
 class Simulation:
@@ -73,14 +76,14 @@ class Simulation:
         Once the model has run, those that it did not call are among them: some architectures read
         a linear's weight without calling the linear.
         """
-        found = dict(self._refused)
+        reasons = dict(self._refused)
         if any(each.called for each in self._replaced):
             for each in self._replaced:
                 if not each.called:
-                    found |= dict.fromkeys(each.names, "it was not called")
+                    reasons |= dict.fromkeys(each.names, "it was not called")
                 elif self.activations is not None:
-                    found |= dict.fromkeys(each.unseen, UNSEEN)
-        return found
+                    reasons |= dict.fromkeys(each.unseen, UNSEEN)
+        return reasons
 
     def refresh(self) -> None:
         """Quantize all weights anew at their next use; srdd.simulation.operand says when to."""
@@ -108,8 +111,9 @@ def simulate(
 ) -> Iterator[Simulation]:
     """Run the linears of a model's decoder layers with quantized operands, inside a `with`.
 
-    The head and the embeddings stay as they are. Where activations are checkpointed, run the
-    backward pass inside the `with`, too: it computes them a second time.
+    The head, the embeddings and a mixture's routers stay as they are. Where activations are
+    checkpointed, run the backward pass inside the `with`, too: it computes them a second time, and
+    after the end it raises a UsageError.
 
     Arguments:
         model: a causal language model; its parameters and its mode are not touched. Do not run it
@@ -117,7 +121,8 @@ def simulate(
         weights: format of the weights, such as `mxfp4`; None leaves them as they are (W16A4).
         activations: format of what goes into each linear; None leaves it as it is (W4A16). A
             rule `tensor` takes a whole batch with its padding as the tensor.
-        include, exclude: patterns on the names of linears, see srdd.model.selection.
+        include, exclude: patterns on the names of linears, see srdd.model.selection. Routers are
+            simulated where `include` fits them.
 
     Yields:
         A Simulation, which names what is simulated and what is not. The quantized weights take the
@@ -138,7 +143,7 @@ def simulate(
     a_spec = None if activations is None else parse_spec(activations)
     check_full_precision(model)
     _check_eager(model)
-    state = State(model)
+    state = State()
     replaced, refused = _find(model, state, w_spec, a_spec, tuple(include), tuple(exclude))
     done: list[Replaced] = []
     try:
@@ -172,15 +177,18 @@ def _find(
     exclude: tuple[str, ...],
 ) -> tuple[list[Replaced], dict[str, str]]:
     """What can be simulated, and the names of what cannot, each with the reason."""
-    found = list(find_weights(model, find_structure(model)))
     selection = Selection(include, exclude)
-    selection.check(weight.name for weight in found)
+    all_weights = list(find_weights(model, find_structure(model)))
+    selection.check(weight.name for weight in all_weights)
     linears: list[Replaced] = []
     experts: dict[str, StackedExperts] = {}
     refused: dict[str, str] = {}
     kept: dict[tuple[int, bool], Operand] = {}  # modules that share a weight share what is kept
-    for weight in found:
+    for weight in all_weights:
         if not selection.takes(weight.name):
+            continue
+        if kind_of(weight.name) == "router" and not include:
+            refused[weight.name] = ROUTER
             continue
         module_name, key = _place(weight)
         module = model.get_submodule(module_name)

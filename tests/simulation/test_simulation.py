@@ -11,10 +11,12 @@ import torch
 import torch.nn.functional as F
 from accelerate import dispatch_model
 from torch import nn
+from torch.utils.checkpoint import CheckpointError, checkpoint
 from transformers.pytorch_utils import Conv1D
 
 import srdd
 from srdd.errors import SrddError, UsageError
+from srdd.model.kinds import kind_of
 from srdd.rin import noisy
 from srdd.simulation import operand
 
@@ -79,10 +81,25 @@ def test_a_router_quantizes_its_operands_and_keeps_its_softmax() -> None:
     router = model.model.layers[0].mlp.gate
     x = torch.randn(5, families.HIDDEN)
     expected = F.linear(q(x, "mxfp4"), q(router.weight, "mxfp4"))
-    with srdd.simulate(model, "mxfp4", "mxfp4"):
+    with srdd.simulate(model, "mxfp4", "mxfp4", include=["*"]):
         scores, chosen, _ = router(x)
     torch.testing.assert_close(scores, expected)
     assert chosen.sum(-1).allclose(torch.ones(5))
+
+
+@pytest.mark.parametrize("family", ["mixtral", "qwen2_moe", "gpt_oss", "deepseek_v3"])
+def test_routers_are_spared_unless_they_are_included(family: str) -> None:
+    model = families.new(family)
+    routers = {name for name, _ in model.named_modules() if kind_of(name) == "router"}
+    with srdd.simulate(model, "mxfp4", "mxfp4") as simulation:
+        assert not routers & set(simulation.modules)
+        spared = set(simulation.not_simulated)
+    assert spared <= routers
+    assert spared or family == "deepseek_v3"  # whose router is no linear
+    for include in (["*"], [next(iter(sorted(spared)), "*")]):
+        with srdd.simulate(model, "mxfp4", "mxfp4", include=include) as simulation:
+            assert simulation.not_simulated == {}
+            assert spared <= set(simulation.modules) or include != ["*"]
 
 
 def experts_by_hand(experts: nn.Module, given: tuple[Any, ...], format: str) -> torch.Tensor:
@@ -147,7 +164,7 @@ def test_stacked_experts_multiply_quantized_operands(
 @pytest.mark.parametrize("family", ["mixtral", "qwen2_moe", "gpt_oss", "deepseek_v3"])
 def test_experts_are_named_and_their_gradients_reach_the_stack(family: str) -> None:
     model = families.new(family).requires_grad_(True)
-    with srdd.simulate(model, **W4A4) as simulation:
+    with srdd.simulate(model, **W4A4, include=["*"]) as simulation:
         logits(model).float().sum().backward()
     assert simulation.not_simulated == {}
     stacked = [name for name in simulation.modules if name.endswith("gate_up_proj")]
@@ -259,9 +276,55 @@ def test_a_checkpointed_backward_pass_after_the_end_is_refused() -> None:
     model.gradient_checkpointing_enable({"use_reentrant": False})
     with srdd.simulate(model, "mxfp4", "mxfp4"):
         loss = model(input_ids=IDS, labels=IDS, use_cache=False).loss
-    with pytest.raises(UsageError, match="compute the activations again") as caught:
+    with pytest.raises(UsageError, match="compute checkpointed activations again") as caught:
         loss.backward()
     assert "inside" in caught.value.hint
+
+
+class Checkpointed(nn.Module):
+    """Two linears that run in a checkpoint which the code sets by hand."""
+
+    def __init__(self, inner: nn.Module, reentrant: bool) -> None:
+        super().__init__()
+        self.inner = inner
+        self.reentrant = reentrant
+
+    def forward(self, *given: Any, **named: Any) -> Any:
+        return checkpoint(
+            lambda *inputs: self.inner(*inputs, **named), *given, use_reentrant=self.reentrant
+        )
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("activations", ["mxfp4", None])
+@pytest.mark.parametrize("reentrant", [True, False])
+@pytest.mark.parametrize("family", ["llama", "mixtral"])
+def test_a_checkpoint_set_by_hand_is_refused_after_the_end_and_right_inside(
+    family: str, reentrant: bool, activations: str | None, frozen: bool
+) -> None:
+    model = families.new(family).requires_grad_(True).train()
+    if frozen:
+        for layer in model.model.layers:
+            layer.requires_grad_(False)
+    embedding = model.model.embed_tokens.weight
+
+    def loss() -> torch.Tensor:
+        return model(input_ids=IDS, labels=IDS, use_cache=False).loss
+
+    with srdd.simulate(model, "mxfp4", activations):
+        loss().backward()
+        expected = embedding.grad.clone()
+        for layer in model.model.layers:
+            layer.mlp = Checkpointed(layer.mlp, reentrant)
+        embedding.grad = None
+        loss().backward()
+        torch.testing.assert_close(embedding.grad, expected)
+        after = loss()
+    # Stacked experts run in another way after the end, which torch notices before srdd does.
+    with pytest.raises((UsageError, CheckpointError)) as caught:
+        after.backward()
+    assert caught.type is UsageError or (family, reentrant) == ("mixtral", False)
+    loss().backward()  # without a simulation all is as usual
 
 
 def test_a_plain_backward_pass_may_follow_after_the_end() -> None:
