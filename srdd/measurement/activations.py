@@ -55,7 +55,7 @@ def measure_activations(
         What was measured, and the tensors and sites that were not, each with the reason.
 
     Raises:
-        InputError: memory does not suffice for a single prompt.
+        InputError: a single prompt does not fit into memory.
     """
     points = list(_points(model, structure, plan))
     capture = Capture(points, plan.specs, rounding=plan.rounding, seed=plan.seed)

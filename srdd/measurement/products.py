@@ -38,7 +38,7 @@ Key = tuple[FormatSpec, Operands]
 
 
 def products_of(formats: int) -> int:
-    """How many products of its size one linear takes, beside the model's own."""
+    """How many products of its size one linear takes, in addition to the model's own."""
     return 1 + 3 * formats
 
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from srdd.documents import scan as schema
 from srdd.model.linears import stacked_in
+from srdd.model.running import text_config
 from srdd.model.structure import DecoderLayer, Structure
 
 
@@ -31,7 +32,6 @@ def describe_model(
 ) -> schema.Model:
     """The model's part of the document; `weights` is their fingerprint, `tokenizer` may be None."""
     config: Any = getattr(model, "config", None)
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
     first = next(model.parameters())
     words = len(tokenizer) if hasattr(tokenizer, "__len__") else 0
 
@@ -44,19 +44,19 @@ def describe_model(
         owner = owners.setdefault((not weight.is_meta and weight.data_ptr()) or id(weight), name)
         return None if owner == name else owner
 
-    def layer(found: DecoderLayer) -> schema.Layer:
+    def describe(layer: DecoderLayer) -> schema.Layer:
         return schema.Layer(
-            index=found.index,
-            name=found.name,
-            type=type(found.module).__name__,
-            norms=[schema.Norm(**asdict(norm), tied_to=tied_to(norm.name)) for norm in found.norms],
+            index=layer.index,
+            name=layer.name,
+            type=type(layer.module).__name__,
+            norms=[schema.Norm(**asdict(norm), tied_to=tied_to(norm.name)) for norm in layer.norms],
             linears=[
                 schema.Linear(**asdict(linear), tied_to=tied_to(linear.name))
-                for linear in found.linears
+                for linear in layer.linears
             ],
             experts=[
                 schema.Experts(name=f"{name}.{key}", experts=len(stack), size=stack.numel())
-                for name in found.stacked
+                for name in layer.stacked
                 for key, stack in stacked_in(model.get_submodule(name))
             ],
         )
@@ -70,10 +70,10 @@ def describe_model(
         model_type=str(getattr(config, "model_type", "unknown")),
         dtype=str(getattr(model, "dtype", first.dtype)).removeprefix("torch."),
         parameters=sum(p.numel() for p in model.parameters()),
-        hidden_size=int(getattr(text, "hidden_size", 0) or 0),
+        hidden_size=int(getattr(text_config(model), "hidden_size", 0) or 0),
         tokenizer=None if tokenizer is None else f"{type(tokenizer).__name__} of {words} tokens",
         decoder=structure.decoder,
-        layers=[layer(found) for found in structure.layers],
+        layers=[describe(layer) for layer in structure.layers],
         other_norms=[schema.Norm(**asdict(norm)) for norm in structure.other_norms],
     )
 

@@ -38,7 +38,7 @@ class Tally:
         self._tokens.index_add_(0, place, (replicate != NOT_COUNTED).to(torch.int64))
 
     def merge(self, other: Tally) -> None:
-        """Add what another tally of the same device holds."""
+        """Add another tally of the same device."""
         self._sums += other._sums
         self._tokens += other._tokens
 

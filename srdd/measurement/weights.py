@@ -55,7 +55,7 @@ def measure_weights(
     not_measured: dict[tuple[str, str], str] = {}
     readers: dict[object, list[str]] = {}
     """memory and shape of a weight -> other modules with the same one"""
-    weights = list(find_weights(model, structure, plan.selection))
+    weights = find_weights(model, structure, plan.selection)
     listener.started("measuring weights", sum(w.data.numel() for w in weights), "values")
     for weight in weights:
         listener.advanced(weight.data.numel())

@@ -49,7 +49,7 @@ _TOKENIZER_FILES = (
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model that can be loaded, as far as a look at its files tells.
+    """A model that can be loaded, as far as its files show.
 
     Attributes:
         name: what the user called it.
@@ -153,13 +153,13 @@ def _is_a_file(path: Path) -> InputError:
     """The error for a file where a model's folder belongs."""
     suffix = path.suffix.lower()
     if suffix == ".gguf":
-        return InputError(f"{path} is a GGUF file, which holds quantized weights", _GGUF)
+        return InputError(f"{path} is a GGUF file, whose weights are quantized", _GGUF)
     if suffix in (".json", ".gz", ".html", ".md"):
         hint = f"name the model: a folder or a Hub id; to show a scan: srdd report {path}"
         return InputError(f"{path} is a document, not a model", hint)
     if suffix in _WEIGHTS and not (path.parent / "config.json").exists():
         hint = "save the model with save_pretrained(FOLDER) and name that folder"
-        return InputError(f"{path} holds weights without a config.json beside it", hint)
+        return InputError(f"{path} has weights but no config.json beside it", hint)
     return InputError(f"{path} is a file, not a model's folder", f"try its folder: {path.parent}")
 
 
@@ -199,7 +199,7 @@ def _read_json(file: Path) -> dict[str, Any]:
     except OSError as error:
         raise InputError(f"cannot read {file}: {error.strerror}", "check its permissions") from None
     if not isinstance(content, dict):
-        raise InputError(f"{file} holds no JSON object", "save the model again")
+        raise InputError(f"{file} is not a JSON object", "save the model again")
     return content
 
 
@@ -211,7 +211,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     if "adapter_config.json" in names:
         base = _read_json(path / "adapter_config.json").get("base_model_name_or_path")
         raise _is_an_adapter(str(path), base if isinstance(base, str) else None)
-    message = f"{path} holds no config.json (it holds: {', '.join(names[:8]) or 'nothing'})"
+    message = f"{path} has no config.json (it has: {', '.join(names[:8]) or 'nothing'})"
     if any(name.lower().endswith(".gguf") for name in names):
         raise InputError(message, _GGUF)
     inside = _models_near(path)
@@ -235,7 +235,7 @@ def _check_weights(path: Path, allow_pickle: bool) -> None:
         if "adapter_model.safetensors" in others:
             raise _is_an_adapter(str(path), None)
         raise InputError(
-            f"{path} holds no weights" + (f" (it holds {others[0]})" if others else ""),
+            f"{path} has no weights" + (f" (it has {others[0]})" if others else ""),
             "it needs model.safetensors; an adapter has to be merged into its model first",
         )
     if not allow_pickle:
@@ -266,7 +266,7 @@ def pickle_only(name: str, file: str) -> InputError:
 
 
 def _check_safetensors(file: Path) -> None:
-    """Header and length of a file; reading them also tells a file that was cut short."""
+    """Header and length of a file; reading them also detects a file that was cut short."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -316,7 +316,7 @@ def _check_hub(name: str, revision: str | None, allow_pickle: bool, weights: boo
         ) from None
     except Exception as error:  # the network's client raises errors of many kinds
         raise InputError(
-            f"there is no folder {name!r}, and the Hub could not be asked ({_short(error)})",
+            f"there is no folder {name!r}, and the Hub could not be asked ({first_line(error)})",
             f"{hint}; in the cache: {_cached_models(constants.HF_HUB_CACHE)}",
         ) from None
     if weights:
@@ -330,7 +330,7 @@ def _check_hub_files(name: str, files: list[str], allow_pickle: bool) -> None:
     if any(file.endswith(".safetensors") for file in files):
         return
     if any(file.lower().endswith(".gguf") for file in files):
-        raise InputError(f"{name} holds GGUF files, whose weights are quantized", _GGUF)
+        raise InputError(f"{name} has GGUF files, whose weights are quantized", _GGUF)
     pickles = [file for file in files if file.endswith(_PICKLES)]
     if pickles and not allow_pickle:
         raise pickle_only(name, pickles[0])
@@ -343,13 +343,14 @@ def _cached_models(cache: str) -> str:
     return ", ".join(names[:8]) or "nothing"
 
 
-def _short(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Of an error's message, at most 300 characters; its class where it has none."""
     lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
+    return lines[0][:300] if lines else type(error).__name__
 
 
 def check_tokenizer(checkpoint: Checkpoint) -> None:
-    """Make sure that a folder holds a tokenizer.
+    """Make sure that a folder has a tokenizer.
 
     Raises:
         InputError: none of the files is there that tokenizers are stored in.
@@ -359,5 +360,5 @@ def check_tokenizer(checkpoint: Checkpoint) -> None:
     folder = Path(checkpoint.location)
     if not any((folder / name).exists() for name in _TOKENIZER_FILES):
         raise InputError(
-            f"{folder} holds no tokenizer", "name one with --tokenizer, a folder or a Hub id"
+            f"{folder} has no tokenizer", "name one with --tokenizer, a folder or a Hub id"
         )

@@ -8,7 +8,7 @@ slice of the next:
     middle = linear(rows, gate_up_proj[expert])
     out = linear(act(middle), down_proj[expert])
 
-While it runs, a mode of torch sees every such call. A slice is known by the memory that it lies in.
+While it runs, a mode of torch sees every such call. A slice is recognised by its memory.
 Which tokens the rows belong to is known from the choice; the next product of the same expert has
 the same tokens in the same order. Nothing is read from the device.
 
@@ -40,7 +40,7 @@ class Product:
     """A product that an expert takes.
 
     Attributes:
-        key: of the parameter in which its weight lies.
+        key: of the parameter that its weight is a slice of.
         expert: its index there.
         x: (rows, in), what goes in.
         weight: (out, in).

@@ -3,7 +3,7 @@
 For every parameter, in order of name: its name, shape and type, the sum of its bits read as whole
 numbers, and a sample of up to 4,096 of its values. The sum sees every change of a single value, the
 sample sees values that changed places. Hashing every byte with SHA-256 would take longer than
-loading does. It tells checkpoints apart; it is no protection against somebody who forges one.
+loading does. It distinguishes checkpoints; it is no protection against a forged one.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Kinds of tensors: what a linear does, from the name of its module.
 
 Architectures call the same thing differently: the query projection is `q_proj`, `query` or `wq`. A
-name that is not known keeps itself as its kind, so that nothing is thrown together that does not
-belong together.
+name that is not known is its own kind, so that different things are never pooled.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ ORDER = ("q", "k", "v", "qkv", "kv", "o", "router", "gate", "up", "gate_up", "do
 def kind_of(tensor: str) -> str:
     """The kind of a module by its full name, such as `down` for `model.layers.3.mlp.down_proj`.
 
-    GPT-2 calls two projections `c_proj`; the part of the layer tells which is meant.
+    GPT-2 calls two projections `c_proj`; the part of the layer decides.
     """
     parts = tensor.split(".")
     last = parts[-1]
@@ -40,5 +39,4 @@ def kind_of(tensor: str) -> str:
 
 def kinds_of(tensors: list[str]) -> str:
     """The kinds of modules that read one tensor, such as `q,k,v`."""
-    found = dict.fromkeys(kind_of(tensor) for tensor in tensors)
-    return ",".join(found)
+    return ",".join(dict.fromkeys(kind_of(tensor) for tensor in tensors))

@@ -22,7 +22,7 @@ from srdd.numerics.kernels import DTYPES
 SLICE = 1 << 22
 """Values read at a time: 8 MiB in bfloat16, enough to keep both cores busy."""
 
-UNKNOWN = "which of its axes is the input's cannot be told"
+UNKNOWN = "which of its axes is the input's is unknown"
 
 TRANSPOSED = {
     "GptOssExperts": True,
@@ -33,7 +33,7 @@ TRANSPOSED = {
     "LongcatFlashExperts": False,
     "Step3p7Experts": False,
 }
-"""How classes of transformers stack their experts that do not say it by `is_transposed`."""
+"""Class of transformers without `is_transposed` -> whether it stacks experts as (in, out)."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Weight:
         layer: index of its decoder layer.
         name: the module's name; of stacked experts, the parameter's.
         data: (out, in), (in, out) if `transposed`; stacked experts are a first axis.
-        transposed: None where it cannot be told.
+        transposed: None where that is unknown.
     """
 
     layer: int
@@ -99,11 +99,19 @@ def stream_of(name: str, seed: int) -> int:
 
 def find_weights(
     model: nn.Module, structure: Structure, selection: Selection | None = None
-) -> Iterator[Weight]:
+) -> list[Weight]:
     """The selected weights of linears in the decoder layers, and the stacked ones of experts."""
-    for weight in _all_weights(model, structure):
-        if selection is None or selection.takes(weight.name):
-            yield weight
+    weights = []
+    for layer in structure.layers:
+        for linear in layer.linears:
+            weights.append(weight_of(layer.index, linear.name, model.get_submodule(linear.name)))
+        for name in layer.stacked:
+            module = model.get_submodule(name)
+            transposed = getattr(module, "is_transposed", TRANSPOSED.get(type(module).__name__))
+            for key, parameter in stacked_in(module):
+                data = parameter.detach()
+                weights.append(Weight(layer.index, f"{name}.{key}", data, transposed))
+    return [weight for weight in weights if selection is None or selection.takes(weight.name)]
 
 
 def weight_of(layer: int, name: str, module: nn.Module) -> Weight:
@@ -118,14 +126,3 @@ def stacked_in(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     for key, parameter in module._parameters.items():
         if parameter is not None and parameter.ndim == 3 and parameter.shape[0] > 1:
             yield key, parameter
-
-
-def _all_weights(model: nn.Module, structure: Structure) -> Iterator[Weight]:
-    for layer in structure.layers:
-        for linear in layer.linears:
-            yield weight_of(layer.index, linear.name, model.get_submodule(linear.name))
-        for name in layer.stacked:
-            module = model.get_submodule(name)
-            transposed = getattr(module, "is_transposed", TRANSPOSED.get(type(module).__name__))
-            for key, parameter in stacked_in(module):
-                yield Weight(layer.index, f"{name}.{key}", parameter.detach(), transposed)

@@ -13,7 +13,13 @@ import torch
 from torch import nn
 
 from srdd.errors import InputError, SrddError, UsageError, counted, unknown_name
-from srdd.model.checkpoint import Checkpoint, check_dtype, pickle_only, refuse_other_tasks
+from srdd.model.checkpoint import (
+    Checkpoint,
+    check_dtype,
+    first_line,
+    pickle_only,
+    refuse_other_tasks,
+)
 from srdd.model.precision import refuse_quantized
 from srdd.model.running import is_out_of_memory
 
@@ -58,7 +64,7 @@ def check_device(name: str | None) -> str:
 
 @contextmanager
 def _silenced() -> Iterator[None]:
-    """Progress bars and log lines of transformers and its optional parts are not ours to show."""
+    """Hide progress bars and log lines of transformers and its optional packages."""
     from transformers.utils import logging as transformers_logging
 
     level = transformers_logging.get_verbosity()
@@ -76,9 +82,7 @@ def _silenced() -> Iterator[None]:
 
 @contextmanager
 def quiet_imports() -> Iterator[None]:
-    """While transformers is imported, optional packages that it tries keep their troubles to
-    themselves: they concern nothing that a scan uses.
-    """
+    """Silence what optional packages log and warn of while transformers tries to import them."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -90,12 +94,11 @@ def quiet_imports() -> Iterator[None]:
 
 
 def _explain(error: Exception, checkpoint: Checkpoint) -> SrddError:
-    """What transformers raised, as something a person can act on."""
-    text = str(error).strip()
-    first = text.splitlines()[0][:300] if text else type(error).__name__
+    """An error of transformers as one that a user can act on."""
+    text, first = str(error), first_line(error)
     if "trust_remote_code" in text:
         return InputError(
-            f"{checkpoint.name} brings code of its own, which was not asked for",
+            f"{checkpoint.name} needs code of its own, which is not run unasked",
             "add --trust-remote-code if you trust its origin",
         )
     if "safetensors" in text and ("pytorch_model" in text or "no file named" in text):
@@ -143,33 +146,27 @@ def load_model(
     target = check_device(device)
     with quiet_imports():
         from transformers import AutoConfig, AutoModelForCausalLM
-    options: dict[str, Any] = {
-        "dtype": "auto" if dtype == "auto" else getattr(torch, dtype),
-        "trust_remote_code": trust_remote_code,
-        "use_safetensors": None if allow_pickle else True,
-        "output_loading_info": True,
-        "ignore_mismatched_sizes": True,  # they are refused below, by name
-    }
-    if device_map is not None:
-        options["device_map"] = device_map
-    if checkpoint.revision is not None:
-        options["revision"] = checkpoint.revision
+    source = _source(checkpoint, trust_remote_code)
     try:
         with _silenced():
             # Of a model on the Hub, this is the first look at its config: before its weights.
-            config = AutoConfig.from_pretrained(
-                checkpoint.location,
-                revision=checkpoint.revision,
-                trust_remote_code=trust_remote_code,
-            )
+            config = AutoConfig.from_pretrained(checkpoint.location, **source)
             refuse_quantized(checkpoint.name, config)
             refuse_other_tasks(checkpoint.name, config.to_dict())
-            model, info = AutoModelForCausalLM.from_pretrained(checkpoint.location, **options)
+            model, info = AutoModelForCausalLM.from_pretrained(
+                checkpoint.location,
+                dtype="auto" if dtype == "auto" else getattr(torch, dtype),
+                use_safetensors=None if allow_pickle else True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are refused below, by name
+                **source,
+                **({} if device_map is None else {"device_map": device_map}),
+            )
             if device_map is None:
                 model = model.to(target)
     except SrddError:
         raise
-    except Exception as error:  # transformers raises nearly every kind; each has to become a hint
+    except Exception as error:  # transformers raises errors of nearly every class
         raise _explain(error, checkpoint) from error
     _check_filled(checkpoint, info)
     model.eval()
@@ -183,13 +180,19 @@ def load_model(
     return Loaded(model, commit, tuple(notes))
 
 
+def _source(checkpoint: Checkpoint, trust_remote_code: bool) -> dict[str, Any]:
+    """Options of every from_pretrained for a checkpoint."""
+    revision = {} if checkpoint.revision is None else {"revision": checkpoint.revision}
+    return {"trust_remote_code": trust_remote_code, **revision}
+
+
 def _check_filled(checkpoint: Checkpoint, info: dict[str, Any]) -> None:
-    """Weights that the checkpoint lacks are random: figures measured on them would be false."""
+    """Refuse weights that the checkpoint lacks: transformers fills them with random values."""
     lacking = sorted(info["missing_keys"])
     if lacking:
         raise InputError(
             f"{checkpoint.name} lacks {counted(len(lacking), 'weight')} of its model, {lacking[0]} "
-            "first, and transformers would fill such at random",
+            "first, and transformers would fill them with random values",
             "save the whole model again, or merge an adapter into it first",
         )
     differing = sorted(info.get("mismatched_keys", ()))
@@ -210,18 +213,15 @@ def load_tokenizer(checkpoint: Checkpoint, *, trust_remote_code: bool = False) -
     """
     with quiet_imports():
         from transformers import AutoTokenizer
-    options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
-    if checkpoint.revision is not None:
-        options["revision"] = checkpoint.revision
     try:
         with _silenced():
-            return AutoTokenizer.from_pretrained(checkpoint.location, **options)
+            return AutoTokenizer.from_pretrained(
+                checkpoint.location, **_source(checkpoint, trust_remote_code)
+            )
     except Exception as error:  # as above
-        text = str(error).strip()
-        if "trust_remote_code" in text:
+        if "trust_remote_code" in str(error):
             raise _explain(error, checkpoint) from error
-        first = text.splitlines()[0][:300] if text else type(error).__name__
         raise InputError(
-            f"cannot load the tokenizer of {checkpoint.name}: {first}",
+            f"cannot load the tokenizer of {checkpoint.name}: {first_line(error)}",
             "name one with --tokenizer, a folder or a Hub id",
         ) from error

@@ -1,4 +1,4 @@
-"""Models that are quantized already, told by their configuration; they are not measured.
+"""Models that are quantized already, by their configuration; they are not measured.
 
 Their activations are those of a quantized model and their weights are codes, so figures measured on
 them would not be of the model that somebody is about to quantize. Nothing here imports torch.
@@ -22,17 +22,19 @@ def refuse_quantized(name: str, config: Any) -> None:
     """Make sure that a checkpoint is in full precision, by its configuration.
 
     Arguments:
-        config: what its config.json holds, or a configuration of transformers.
+        config: the content of its config.json, or a configuration of transformers.
 
     Raises:
         InputError: it is quantized.
     """
-    if found := _quantization(config):
-        how = _method(found)
+    if quantization := _quantization(config):
+        method = _method(quantization)
         hint = "scan the checkpoint in full precision that it was made from"
-        if how in DEQUANTIZING:
-            hint += f"; if there is none, {_dequantized(how)} and pass the model to srdd.scan_model"
-        raise InputError(f"{name} is quantized already ({how})", hint)
+        if method in DEQUANTIZING:
+            hint += (
+                f"; if there is none, {_dequantize(method)} and pass the model to srdd.scan_model"
+            )
+        raise InputError(f"{name} is quantized already ({method})", hint)
 
 
 def check_full_precision(model: Any) -> None:
@@ -41,14 +43,14 @@ def check_full_precision(model: Any) -> None:
     Raises:
         InputError: its configuration says that it is quantized.
     """
-    found = _quantization(getattr(model, "config", None))
-    # transformers takes the entry away from a model that it dequantized; some versions left it.
-    if found and getattr(found, "dequantize", False) is not True:
-        how = _method(found)
+    quantization = _quantization(getattr(model, "config", None))
+    # transformers removes the entry from a model that it dequantized; some versions left it.
+    if quantization and getattr(quantization, "dequantize", False) is not True:
+        method = _method(quantization)
         hint = f"load the checkpoint in full precision that it was made from, without {KEY}"
-        if how in DEQUANTIZING:
-            hint += f"; if there is none, {_dequantized(how)}"
-        raise InputError(f"the model is quantized already ({how})", hint)
+        if method in DEQUANTIZING:
+            hint += f"; if there is none, {_dequantize(method)}"
+        raise InputError(f"the model is quantized already ({method})", hint)
 
 
 def _quantization(config: Any) -> Any:
@@ -62,9 +64,9 @@ def _method(quantization: Any) -> str:
     return method if isinstance(method, str) else f"by its {KEY}"
 
 
-def _dequantized(method: str) -> str:
+def _dequantize(method: str) -> str:
     return f"load it in Python with {KEY}=transformers.{DEQUANTIZING[method]}(dequantize=True)"
 
 
-def _entry(held: Any, key: str) -> Any:
-    return held.get(key) if isinstance(held, dict) else getattr(held, key, None)
+def _entry(config: Any, key: str) -> Any:
+    return config.get(key) if isinstance(config, dict) else getattr(config, key, None)

@@ -1,7 +1,7 @@
 """Selection: which linears are measured, by patterns on their names.
 
-A pattern with `*`, `?` or `[` has to match the whole name, as in a shell; one without has to stand
-somewhere in it. Only linears of decoder layers can be selected: the head and the embeddings, which
+A pattern with `*`, `?` or `[` has to match the whole name, as in a shell; one without has to be a
+part of it. Only linears of decoder layers can be selected: the head and the embeddings, which
 deployments keep in full precision, are never among them.
 """
 

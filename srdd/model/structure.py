@@ -1,4 +1,4 @@
-"""A model's decoder layers, linears and norms, found from its modules and not from their names.
+"""A model's decoder layers, linears and norms, found by what its modules are, not by their names.
 
 The decoder stack is a list of modules that each hold linear weights. A language model may have
 several such lists (experts inside layers, the tower of another modality): lists inside lists are
@@ -16,6 +16,9 @@ import torch
 from torch import nn
 
 from srdd.errors import InputError
+from srdd.model.running import text_config
+
+NormKind = Literal["rmsnorm", "layernorm"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class NormModule:
     """
 
     name: str
-    kind: Literal["rmsnorm", "layernorm"]
+    kind: NormKind
     type: str
     size: int
     gain_rms: float | None
@@ -94,9 +97,9 @@ def _is_norm(module: nn.Module) -> bool:
 
 
 def _is_stacked(module: nn.Module) -> bool:
-    """Whether it holds three-dimensional weights, and is no convolution."""
-    held = any(p is not None and p.ndim == 3 for p in module._parameters.values())
-    return held and not type(module).__name__.startswith("Conv")
+    """Whether it has three-dimensional weights and is not a convolution."""
+    stacked = any(p is not None and p.ndim == 3 for p in module._parameters.values())
+    return stacked and not type(module).__name__.startswith("Conv")
 
 
 def _holds_linear(module: nn.Module) -> bool:
@@ -116,23 +119,9 @@ def _stacks(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield name, module
 
 
-def _configured_layers(model: nn.Module) -> int | None:
-    config = getattr(model, "config", None)
-    if config is None:
-        return None
-    if hasattr(config, "get_text_config"):
-        config = config.get_text_config()
-    count = getattr(config, "num_hidden_layers", None)
-    return count if isinstance(count, int) else None
-
-
-def _parameters(module: nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())
-
-
 def _find_stack(model: nn.Module) -> tuple[str, nn.Module]:
-    found = list(_stacks(model))
-    if not found:
+    stacks = list(_stacks(model))
+    if not stacks:
         linears = sum(_is_linear(m) for m in model.modules())
         lists = [n for n, m in model.named_modules() if isinstance(m, nn.ModuleList)]
         raise InputError(
@@ -140,16 +129,18 @@ def _find_stack(model: nn.Module) -> tuple[str, nn.Module]:
             f"linears (found: {linears} linears, lists: {', '.join(lists) or 'none'})",
             "name a decoder-only language model",
         )
-    wanted = _configured_layers(model)
+    configured = getattr(text_config(model), "num_hidden_layers", None)
 
     def rank(entry: tuple[str, nn.Module]) -> tuple[bool, int]:
-        return len(list(entry[1].children())) == wanted, _parameters(entry[1])
+        _, stack = entry
+        parameters = sum(p.numel() for p in stack.parameters())
+        return len(list(stack.children())) == configured, parameters
 
-    return max(found, key=rank)
+    return max(stacks, key=rank)
 
 
 @torch.no_grad()
-def _observe(module: nn.Module, weight: torch.Tensor) -> tuple[str | None, float | None]:
+def _observe(module: nn.Module, weight: torch.Tensor) -> tuple[NormKind | None, float | None]:
     """What kind of norm this is and its gain, from what it does to a probe.
 
     A layer norm ignores a constant added to its input, and an RMS norm does not.
@@ -161,7 +152,7 @@ def _observe(module: nn.Module, weight: torch.Tensor) -> tuple[str | None, float
     x = signs.to(weight.device, weight.dtype).unsqueeze(0)
     try:
         y, moved = module(x).float().cpu()[0], module(x + 3).float().cpu()[0]
-    except Exception:  # a norm that wants more than its input cannot be probed like this
+    except Exception:  # a norm that takes more than its input cannot be probed
         return None, None
     bias = module._parameters.get("bias")
     if bias is not None:
@@ -181,11 +172,9 @@ def _observe(module: nn.Module, weight: torch.Tensor) -> tuple[str | None, float
 def _norm(name: str, module: nn.Module) -> NormModule:
     weight = _own_weight(module)
     assert weight is not None
-    seen, gain = _observe(module, weight)
-    named = "rmsnorm" if "rmsnorm" in type(module).__name__.lower() else "layernorm"
-    kind: Literal["rmsnorm", "layernorm"] = (
-        "rmsnorm" if (seen or named) == "rmsnorm" else "layernorm"
-    )
+    kind, gain = _observe(module, weight)
+    if kind is None:
+        kind = "rmsnorm" if "rmsnorm" in type(module).__name__.lower() else "layernorm"
     return NormModule(name, kind, type(module).__name__, weight.numel(), gain)
 
 
@@ -215,7 +204,7 @@ def find_structure(model: nn.Module) -> Structure:
     """Decoder layers, linears and norms of `model`.
 
     Raises:
-        InputError: it has no decoder stack; the message says what was found.
+        InputError: it has no decoder stack; the message says what it has.
     """
     decoder, stack = _find_stack(model)
     layers = []

@@ -2,9 +2,9 @@
 
     PromptSet ──► tokenize ──► TokenizedPrompts ──► make_batches ──► list of Batch
 
-Padding stands on the right, always: in a causal model a token sees only what is to its left, so the
-real tokens get what they would get in a batch of their own. What the padding positions themselves
-compute is for the reader of a batch to leave out; `attention_mask` says which they are.
+Padding is always on the right: in a causal model a token sees only what is to its left, so the
+real tokens get what they would get in a batch of their own. Whoever uses a batch leaves the padding
+out, by its `attention_mask`.
 
 Every prompt keeps its global index (its place in the source, from 0) and a fingerprint of its
 tokens, so that results can be put back into order and scans of parts can be merged.
@@ -24,8 +24,8 @@ from srdd.prompts.reading import Prompt, PromptSet
 
 AUTO_TOKENS = 4096
 """Padded tokens in an automatic batch. A few hundred tokens already keep matrix products busy; at
-4096 the activations of one layer of a 7B model (hidden size 4096, bf16) are 32 MiB, little beside
-the layer's weights."""
+4096 the activations of one layer of a 7B model (hidden size 4096, bf16) are 32 MiB, little next
+to the layer's weights."""
 
 AUTO_PROMPTS = 64
 """Prompts in an automatic batch at most, so that very short ones still give several batches."""
@@ -210,7 +210,7 @@ def make_batches(
     batch_size: int | Literal["auto"] = "auto",
     pad_id: int | None = None,
 ) -> list[Batch]:
-    """Deal the prompts into batches of similar length, the longest first.
+    """Group the prompts into batches of similar length, the longest first.
 
     The longest come first because a batch that doesn't fit into memory should say so at once.
     Prompts of one length stay in prompt order. With "auto", a batch closes at `AUTO_TOKENS` padded
@@ -237,7 +237,7 @@ def split(batch: Batch) -> tuple[Batch, Batch]:
     if len(batch.index) < 2:
         tokens = batch.tokens
         raise InputError(
-            f"memory does not suffice for a single prompt of {tokens} tokens",
+            f"out of memory at a single prompt of {tokens} tokens",
             f"shorten prompts with --max-length {max(1, tokens // 2)}, or use a smaller model",
         )
     middle = len(batch.index) // 2
@@ -285,7 +285,7 @@ def _check_vocabulary(ids: tuple[int, ...], vocab_size: int | None, number: int)
     if vocab_size is not None and largest >= vocab_size:
         raise InputError(
             f"prompt {number + 1} has token id {largest}, but the model knows only ids below"
-            f" {vocab_size}: tokenizer and model don't belong together",
+            f" {vocab_size}: the tokenizer is of another model",
             "use the tokenizer that the model was trained with",
         )
 

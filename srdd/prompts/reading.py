@@ -1,18 +1,18 @@
 """Calibration text: the prompts of a scan, from wherever they come, before a tokenizer sees them.
 
 Three sources, one result. `builtin` gives the prompts that ship with srdd, `read_prompts` reads a
-file or standard input, `from_strings` takes what a Python program already holds:
+file or standard input, `from_strings` takes the objects of a Python program:
 
     text          one prompt a line; blank lines are skipped
     JSON Lines    one object a line (.jsonl, .ndjson, .json)
     Parquet       one row a prompt (.parquet), as the trainer verl lays it out
 
-In JSON Lines and Parquet the prompt stands under `prompt`, `messages` or `text`; the first of these
+In JSON Lines and Parquet the prompt is under `prompt`, `messages` or `text`; the first of these
 that is there and not null counts. It is a string, or a list of chat messages with `role` and
 `content`. Messages are kept as they are, because only the tokenizer knows the chat template.
 
-Reading stops at the limit, so that eight prompts of a large file cost eight prompts; what stands
-behind them isn't looked at. Nothing is dropped in silence except blank lines.
+Reading stops at the limit, so that eight prompts of a large file cost eight prompts; the
+rest isn't read. Only blank lines are skipped without a message.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def builtin(limit: int | None = None, skip: int = 0) -> PromptSet:
 def from_strings(
     prompts: Iterable[str | Sequence[Mapping[str, str]]], limit: int | None = None, skip: int = 0
 ) -> PromptSet:
-    """Prompts that a program holds: strings, lists of chat messages, or both mixed.
+    """Prompts from Python: strings, lists of chat messages, or both mixed.
 
     Raises:
         InputError: for one bare string, for anything that is neither, and for no prompts at all.
@@ -274,9 +274,9 @@ def _prompt_of(record: Mapping[str, object], where: str, keys: Sequence[str]) ->
         value = record.get(key)
         if value is not None:
             return _prompt(value, where)
-    found = _listed(f"{key} (null)" if record[key] is None else key for key in record)
+    present = _listed(f"{key} (null)" if record[key] is None else key for key in record)
     raise InputError(
-        f"{where} has no prompt: its keys are {found}",
+        f"{where} has no prompt: its keys are {present}",
         f"use {' or '.join(KEYS)}, or give --prompt-column",
     )
 
@@ -299,11 +299,11 @@ def _message(value: object, where: str) -> dict[str, str]:
         problem = f"{where} is {_kind(value)}, not an object with role and content"
         raise InputError(problem, _MESSAGE_HINT)
     for key in ("role", "content"):
-        found = value.get(key)
-        if found is None:
+        text = value.get(key)
+        if text is None:
             raise InputError(f"{where} has no {key}: it has {_listed(value)}", _MESSAGE_HINT)
-        if not isinstance(found, str):
-            raise InputError(f"the {key} of {where} is {_kind(found)}, not text", _MESSAGE_HINT)
+        if not isinstance(text, str):
+            raise InputError(f"the {key} of {where} is {_kind(text)}, not text", _MESSAGE_HINT)
     # A template may use further texts, such as a name; what isn't text (tool calls) has no place.
     texts = {str(key): text for key, text in value.items() if isinstance(text, str)}
     return {key: _encodable(text, where) for key, text in texts.items()}

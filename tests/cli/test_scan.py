@@ -338,7 +338,7 @@ def test_an_unknown_model_is_told(srdd: Command, unloaded: None) -> None:
 def test_a_folder_without_tokenizer_is_told(srdd: Command, folder: Path, unloaded: None) -> None:
     for file in folder.glob("tokenizer*"):
         file.unlink()
-    assert srdd.fails("scan", folder)[0] == f"{folder} holds no tokenizer"
+    assert srdd.fails("scan", folder)[0] == f"{folder} has no tokenizer"
 
 
 def test_weights_alone_need_neither_prompts_nor_tokenizer(srdd: Command, folder: Path) -> None:

@@ -337,9 +337,7 @@ def test_too_little_memory_for_a_single_prompt_is_told(
     with pytest.raises(InputError) as caught:
         scan_model(llama, tokenizer, PROMPTS)
     longest = max(len(prompt.encode()) for prompt in PROMPTS)
-    assert caught.value.message == (
-        f"memory does not suffice for a single prompt of {longest} tokens"
-    )
+    assert caught.value.message == (f"out of memory at a single prompt of {longest} tokens")
     assert f"--max-length {longest // 2}" in caught.value.hint
     assert hooks_of(llama) == []
 

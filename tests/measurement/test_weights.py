@@ -94,7 +94,7 @@ def test_experts_whose_axes_nobody_tells_are_not_measured() -> None:
     found, missing = measure_weights(model, find_structure(model), PLAN, Listener())
     for key in ("gate_up_proj", "down_proj"):
         name = f"model.layers.0.mlp.experts.{key}"
-        assert missing[name, "weight"] == "which of its axes is the input's cannot be told"
+        assert missing[name, "weight"] == "which of its axes is the input's is unknown"
         assert name not in {one.tensor for one in found}
 
 

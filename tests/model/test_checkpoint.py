@@ -86,8 +86,8 @@ def test_a_file_is_no_model() -> None:
     [
         ("scan.json", "is a document, not a model", "srdd report"),
         ("model-q4.gguf", "is a GGUF file", "checkpoint that the GGUF file was made from"),
-        ("policy.pt", "without a config.json", "save_pretrained"),
-        ("model.safetensors", "without a config.json", "save_pretrained"),
+        ("policy.pt", "no config.json", "save_pretrained"),
+        ("model.safetensors", "no config.json", "save_pretrained"),
     ],
 )
 def test_other_files_say_what_they_are(name: str, message: str, hint: str, tmp_path: Path) -> None:
@@ -151,13 +151,13 @@ def test_a_folder_without_config_is_told_with_what_it_holds(folder: Path) -> Non
     (folder / "config.json").unlink()
     error = refusal(folder)
     assert isinstance(error, InputError)
-    assert error.message.startswith(f"{folder} holds no config.json (it holds: ")
+    assert error.message.startswith(f"{folder} has no config.json (it has: ")
     assert "model.safetensors" in error.message
     assert error.hint == "name a folder with a config.json"
 
 
 def test_an_empty_folder_holds_nothing(tmp_path: Path) -> None:
-    assert refusal(tmp_path).message == f"{tmp_path} holds no config.json (it holds: nothing)"
+    assert refusal(tmp_path).message == f"{tmp_path} has no config.json (it has: nothing)"
 
 
 def test_a_folder_of_models_points_to_them(folder: Path) -> None:
@@ -170,7 +170,7 @@ def test_a_folder_of_models_points_to_them(folder: Path) -> None:
         (b'{"model_type": ', "is not valid JSON ("),
         (b"", "is not valid JSON ("),
         (b"\xff\xfe", "is not valid JSON ("),
-        (b"[]", "holds no JSON object"),
+        (b"[]", "is not a JSON object"),
         (b"{}", "names no model_type"),
     ],
 )
@@ -333,7 +333,7 @@ def test_a_broken_weight_index_is_told(index: str, folder: Path) -> None:
 def test_a_folder_without_weights_is_told(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     error = refusal(folder)
-    assert error.message == f"{folder} holds no weights"
+    assert error.message == f"{folder} has no weights"
     assert error.hint.startswith("it needs model.safetensors")
 
 
@@ -343,7 +343,7 @@ def test_safetensors_under_another_name_are_not_the_weights(folder: Path) -> Non
     assert error.message == f"{folder} is an adapter, not a whole model"
     assert "merge_and_unload" in error.hint
     (folder / "adapter_model.safetensors").rename(folder / "other.safetensors")
-    assert refusal(folder).message == f"{folder} holds no weights (it holds other.safetensors)"
+    assert refusal(folder).message == f"{folder} has no weights (it has other.safetensors)"
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "model.ckpt"])
@@ -373,7 +373,7 @@ def test_a_folder_without_tokenizer_is_told(folder: Path) -> None:
         file.unlink()
     with pytest.raises(InputError) as caught:
         check_tokenizer(find(str(folder)))
-    assert caught.value.message == f"{folder} holds no tokenizer"
+    assert caught.value.message == f"{folder} has no tokenizer"
     assert caught.value.hint == "name one with --tokenizer, a folder or a Hub id"
 
 

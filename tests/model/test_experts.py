@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers.integrations import moe
 
-from srdd.documents.records import from_record
+from srdd.documents.records import from_record, replicate_of
 from srdd.measurement.scanner import scan_model
 from srdd.model.experts import Product, one_by_one, watching
 from srdd.model.structure import find_structure
@@ -63,7 +63,8 @@ def test_inputs_of_experts_are_those_of_another_implementation(
         assert len(kept) == len(names)
         for name, x in zip(names, kept, strict=True):
             wanted = row_sums(x, spec, kernel="eager").sum(0).numpy()
-            found = from_record(records[name]).replicates[place]
+            replicate = replicate_of(scan.calibration.prompt_fingerprints[place])
+            found = from_record(records[name]).replicates[replicate]
             assert found[0] == wanted[0]  # tokens times experts of each
             np.testing.assert_allclose(found[[6, 7, 9, 10]], wanted[[6, 7, 9, 10]], rtol=2e-3)
 

@@ -112,7 +112,7 @@ def test_weights_that_are_missing_are_not_made_up(folder: Path) -> None:
     assert isinstance(error, InputError)
     assert error.message == (
         f"{folder} lacks 2 weights of its model, model.layers.1.mlp.up_proj.weight first, "
-        "and transformers would fill such at random"
+        "and transformers would fill them with random values"
     )
     assert error.hint == "save the whole model again, or merge an adapter into it first"
 
@@ -188,7 +188,7 @@ def test_code_that_comes_with_a_model_is_not_run_unasked(folder: Path) -> None:
     )
     (folder / "home.py").write_text(f"open({str(folder / 'ran')!r}, 'w')\nraise SystemExit")
     error = refusal(at(folder))
-    assert error.message == f"{folder} brings code of its own, which was not asked for"
+    assert error.message == f"{folder} needs code of its own, which is not run unasked"
     assert error.hint == "add --trust-remote-code if you trust its origin"
     assert not (folder / "ran").exists()
 

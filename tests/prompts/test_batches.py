@@ -221,7 +221,7 @@ def test_a_tokenizer_of_another_model_is_noticed() -> None:
     assert isinstance(error, InputError)
     assert error.message == (
         "prompt 2 has token id 92, but the model knows only ids below 92:"
-        " tokenizer and model don't belong together"
+        " the tokenizer is of another model"
     )
     assert "trained with" in error.hint
     tokenize(from_strings(["a", "z"]), PLAIN, vocab_size=93)
@@ -395,5 +395,5 @@ def test_a_single_prompt_cannot_be_halved() -> None:
     (batch,) = make_batches(prompts_of([40]))
     with pytest.raises(InputError) as caught:
         split(batch)
-    assert caught.value.message == "memory does not suffice for a single prompt of 40 tokens"
+    assert caught.value.message == "out of memory at a single prompt of 40 tokens"
     assert caught.value.hint.startswith("shorten prompts with --max-length 20")
