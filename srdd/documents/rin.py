@@ -226,8 +226,9 @@ class RinConfig(Document):
         control: what was then done to them as a control, if anything: `inverse` or `shuffled`.
         layer_type: whether norms or linears get noise.
         exclude_patterns: modules whose name contains one of these get none.
-        excluded: modules of the layers that the patterns did leave out.
-        warnings: what speaks against using it, and what to mind in the trainer.
+        excluded: modules of the layers that get no noise: those that the patterns leave out, and
+            the routers of a mixture.
+        warnings: about the scan, the noise and the trainer.
     """
 
     PRETTY = True

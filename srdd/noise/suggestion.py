@@ -154,7 +154,7 @@ def suggest(
             },
             "layer_type": layer_type,
             "exclude_patterns": exclusions,
-            "excluded": targets.excluded,
+            "excluded": [*targets.excluded, *targets.routers],
             "tiers": built,
             "energy": energy_of(chosen, baseline, targets, num_stages, scale),
             "recommendation": recommend(figures, stability, control or strategy, asked["top_k"]),

@@ -157,7 +157,7 @@ def _trainers() -> Iterable[Topic]:
             ("Forms", ", ".join(each.forms)),
             ("Source", each.link),
         ]
-        summary = f"{each.title[0].upper()}{each.title[1:]}, as in `suggest --for {name}`."
+        summary = f"Settings for {each.title}: `srdd suggest --for {name}`."
         text = (f"Read by: {each.reader}.",)
         yield Topic(name, "trainer", summary, text, tuple(pair for pair in sections if pair[1]))
 

@@ -46,6 +46,8 @@ def test_linear_noise_reaches_every_expert_and_spares_routers(
     assert named == expected
     assert config.energy.weights == sum(expected.values())
     assert any("router" in text and "no noise" in text for text in config.warnings)
+    assert config.excluded
+    assert not set(config.excluded) & set(named)
     before = {key: weight.clone() for key, weight in model.state_dict().items()}
     with noisy(model, config, step=4, total_steps=30) as report:
         changed = {
@@ -57,7 +59,7 @@ def test_linear_noise_reaches_every_expert_and_spares_routers(
     assert {m.name for m in report.modules} == changed
     assert report.energy == pytest.approx(config.energy.first_stage)
     assert all(".gate" in n or "router" in n or "_gate" in n for n in report.left_out)
-    assert len(report.left_out) >= (2 if name == "deepseek_v3" else families.LAYERS)
+    assert set(report.left_out) == set(config.excluded)
     assert all(torch.equal(weight, before[key]) for key, weight in model.state_dict().items())
 
 
