@@ -157,7 +157,7 @@ class Evaluation(Document):
         for result in self.results:
             way = (result.weights, result.activations, result.noise)
             if way in seen:
-                raise ValueError(f"a result stands twice: {way}")
+                raise ValueError(f"a result occurs twice: {way}")
             seen.add(way)
             if result.noise and self.settings.noise is None:
                 raise ValueError("a result has noise, and the settings have none")

@@ -8,6 +8,7 @@ rankings can be had again from the file alone.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -26,6 +27,7 @@ from srdd.documents.sensitivity import Sensitivity, joint_of, rows_of
 from srdd.errors import UsageError
 from srdd.numerics.histogram import BINS
 from srdd.numerics.metrics import METRICS, Metric
+from srdd.numerics.sites import OPERANDS
 from srdd.numerics.sums import COUNTS, FIELDS
 
 KIND = "srdd.scan"
@@ -279,7 +281,7 @@ class Ranking(Part):
 
 
 class NotMeasured(Part):
-    """A module that was found and has no figures at a site (null: at any), with the reason."""
+    """A module of the model that has no figures at a site (null: at any), with the reason."""
 
     module: str
     site: str | None = None
@@ -310,7 +312,7 @@ class Scan(Document):
                 *(record.format, record.scale_rule, record.operands),
             )
             if key in seen:
-                raise ValueError(f"layer {record.layer} stands twice in {record.site}")
+                raise ValueError(f"layer {record.layer} occurs twice in {record.site}")
             if record.layer >= len(self.model.layers):
                 raise ValueError(f"a record names layer {record.layer}, which the model lacks")
             seen.add(key)
@@ -323,12 +325,12 @@ class Scan(Document):
 
         Arguments:
             site: a site of this scan.
-            format: `mxfp4` or `mxfp4:floor`; may be left out when the scan holds only one.
+            format: `mxfp4` or `mxfp4:floor`; may be left out when the scan has only one.
             operands: at site `linear`, which operands are quantized; `both` for None. Other sites
                 have none.
 
         Raises:
-            UsageError: the scan does not hold that site or format, or the name fits several.
+            UsageError: the scan does not have that site or format, or the name fits several.
         """
         if site not in self.settings.sites:
             held = ", ".join(self.settings.sites)
@@ -351,32 +353,62 @@ class Scan(Document):
         return fitting[0]
 
     def rows(
-        self, site: str = "output", format: str | None = None, operands: Operands | None = None
+        self,
+        site: str = "output",
+        format: str | None = None,
+        operands: Operands | Literal["all"] | None = None,
     ) -> list[dict[str, Any]]:
-        """The records as flat dictionaries; arguments and errors as in `select`.
+        """The records as flat dictionaries.
+
+        Arguments:
+            site, format, operands: as in `select`; `all` for every one of the scan.
 
         Returns:
             For each record `layer`, `site`, `tensor`, `format`, `scale_rule`, `operands`, `tokens`,
             `elements`, `nonfinite`, the metrics by name, `NAME_interval` as (low, high) or None,
-            `vs_floor_db`, and `token_sqnr_db_p5`, `_p50`, `_p95`. What the scan does not
-            hold is None.
+            `vs_floor_db`, and `token_sqnr_db_p5`, `_p50`, `_p95`. What the scan does not have is
+            None.
+
+        Raises:
+            UsageError: as `select`.
         """
-        found = []
-        for record in self.select(site, format, operands):
-            row: dict[str, Any] = {
-                name: getattr(record, name)
-                for name in ("layer", "site", "tensor", "format", "scale_rule", "operands")
-            }
-            for name in ("tokens", "elements", "nonfinite"):
-                row[name] = getattr(record.sums, name, None)
-            row |= dict(record.metrics)
-            for name in Metrics.model_fields:
-                row[f"{name}_interval"] = getattr(record.intervals, name, None)
-            row["vs_floor_db"] = record.vs_floor_db
-            for name in ("p5", "p50", "p95"):
-                row[f"token_sqnr_db_{name}"] = getattr(record.token_sqnr_db, name, None)
-            found.append(row)
-        return found
+        sites = self.settings.sites if site == "all" else [site]
+        formats = self.settings.formats if format == "all" else [format]
+        return [
+            _row(record)
+            for one in sites
+            for name in formats
+            for which in (OPERANDS if operands == "all" and one == "linear" else (operands,))
+            for record in self.select(one, name, None if which == "all" else which)
+        ]
+
+    def to_pandas(self) -> Any:
+        """Every record of the scan as a row of a `pandas.DataFrame`, with the columns of `rows`.
+
+        Raises:
+            UsageError: pandas is not installed.
+        """
+        try:
+            pandas = import_module("pandas")
+        except ImportError:
+            raise UsageError("pandas is not installed", "pip install pandas") from None
+        return pandas.DataFrame(self.rows("all", "all", "all"))
+
+    def __repr__(self) -> str:
+        parts = (
+            f"layers={len(self.model.layers)}, sites={self.settings.sites}, "
+            f"formats={self.settings.formats}, prompts={self.calibration.prompts}, "
+            f"records={len(self.records)}"
+        )
+        return f"Scan({self.model.name!r}, {parts})"
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        """The scan in a notebook: a row for each site and format, with its worst layer."""
+        from srdd.documents.notebook import scan_html
+
+        return scan_html(self)
 
     def sensitivities(
         self, format: str | None = None, operands: Operands = "both", by: str = "tensor"
@@ -384,7 +416,7 @@ class Scan(Document):
         """What quantizing each tensor, layer or kind costs; see srdd.documents.sensitivity.rows_of.
 
         Arguments:
-            format: `mxfp4` or `mxfp4:floor`; may be left out when the scan holds only one.
+            format: `mxfp4` or `mxfp4:floor`; may be left out when the scan has only one.
             by: `tensor`, `layer` or `kind`.
 
         Raises:
@@ -451,6 +483,22 @@ def _of_version_1(record: dict[str, Any]) -> dict[str, Any]:
         distance = record.pop("floor_distance_db")
         record["vs_floor_db"] = -distance if isinstance(distance, float) else distance
     return record
+
+
+def _row(record: Record) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        name: getattr(record, name)
+        for name in ("layer", "site", "tensor", "format", "scale_rule", "operands")
+    }
+    for name in ("tokens", "elements", "nonfinite"):
+        row[name] = getattr(record.sums, name, None)
+    row |= dict(record.metrics)
+    for name in METRICS:
+        row[f"{name}_interval"] = getattr(record.intervals, name, None)
+    row["vs_floor_db"] = record.vs_floor_db
+    for name in ("p5", "p50", "p95"):
+        row[f"token_sqnr_db_{name}"] = getattr(record.token_sqnr_db, name, None)
+    return row
 
 
 def is_scan(content: dict[str, Any]) -> bool:

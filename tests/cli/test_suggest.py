@@ -176,7 +176,7 @@ BAD_FILES = [
     (PROTOTYPE.read_bytes()[:5000], "scan.json is not valid JSON"),
     (PROTOTYPE.read_bytes().replace(b"0.30078125", b"NaN"), "scan.json is not valid JSON"),
     (change(deadzone_ratio=-0.2), "deadzone_ratio: Input should be greater than or equal to 0"),
-    (change(layer_id=2), "layer 2 stands twice in output"),
+    (change(layer_id=2), "layer 2 occurs twice in output"),
     (change(layer_id=30), "a record names layer 30, which the model lacks"),
 ]
 

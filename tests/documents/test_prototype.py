@@ -98,7 +98,7 @@ LAYER = ("report", "per_layer", 3)
         (put(1.5, *LAYER, "deadzone_ratio"), "less than or equal to 1"),
         (put(-1.0, *LAYER, "relative_error"), "report.per_layer.3.relative_error: Input should be"),
         (put("much", *LAYER, "sqnr_db"), "report.per_layer.3.sqnr_db"),
-        (put(2, *LAYER, "layer_id"), "layer 2 stands twice in output"),
+        (put(2, *LAYER, "layer_id"), "layer 2 occurs twice in output"),
         (put(28, *LAYER, "layer_id"), "a record names layer 28, which the model lacks"),
         (put(-1, *LAYER, "layer_id"), "report.per_layer.3.layer_id"),
         (put(10**12, "config", "num_layers"), "config.num_layers"),

@@ -172,7 +172,7 @@ def test_a_missing_part_is_named(scan: Scan) -> None:
 def test_a_record_that_stands_twice_is_refused(scan: Scan) -> None:
     found = content(scan)
     found["records"].append(found["records"][1])
-    assert refusal(found).message == "scan.json: the document: layer 1 stands twice in output"
+    assert refusal(found).message == "scan.json: the document: layer 1 occurs twice in output"
 
 
 def test_the_same_layer_in_another_rule_or_tensor_stands_once(scan: Scan) -> None:

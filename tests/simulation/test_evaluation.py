@@ -328,7 +328,7 @@ def _backwards(found: dict[str, Any]) -> None:
     [
         (_shorter, "4 prompts, the text 5"),
         (_other_first, "not the model as it is"),
-        (_twice, "stands twice"),
+        (_twice, "occurs twice"),
         (_backwards, "ends before it begins"),
     ],
 )
