@@ -59,6 +59,25 @@ def scan(
         list[str],
         option("Flag layers beyond it; repeatable.", "METRIC=VALUE", default=THRESHOLDS),
     ] = [],
+    kl: Annotated[
+        bool,
+        flag("Also estimate what quantizing each linear costs the predictions.", "--kl"),
+    ] = False,
+    kl_samples: Annotated[
+        int, option("Samples of labels for each prompt, for --kl.", "N", panel=ADVANCED)
+    ] = 4,
+    kl_check: Annotated[
+        int,
+        option("Measure so many estimates directly, and the whole model.", "N", panel=ADVANCED),
+    ] = 8,
+    kl_direct: Annotated[
+        bool,
+        flag(
+            "Measure each linear's cost on its own in place of an estimate: slow; goes on where an "
+            "interrupted scan stopped.",
+            "--kl-direct",
+        ),
+    ] = False,
     prompts: options.Prompts = None,
     prompt_column: options.PromptColumn = None,
     limit: options.Limit = None,
@@ -122,6 +141,9 @@ def scan(
         skip_first_token=skip_first_token,
         thresholds=parse_thresholds(threshold),
         seed=seed,
+        kl="direct" if kl_direct else kl,
+        kl_samples=kl_samples,
+        kl_check=kl_check,
     )
     name = output or str(default_name(model, plan.formats, datetime.now()))
     target = free_target(name, force=force)
@@ -144,12 +166,21 @@ def scan(
     )
     from srdd.measurement.scanner import measure_model
 
+    journal = _journal(target, model, plan.formats) if kl_direct else None
     with loading.progress() as listener:
-        result = measure_model(loaded, reader, prompt_set, plan, listener, origin)
+        result = measure_model(loaded, reader, prompt_set, plan, listener, origin, journal)
     if target is None:
         console.write_result(result.to_json())
         return
     _deliver(result, target, force=force, named=output is not None, by=by, everything=everything)
+    if journal is not None:
+        journal.unlink(missing_ok=True)  # what it kept is in the scan now
+
+
+def _journal(target: Path | None, model: str, formats: list[str]) -> Path:
+    """Where a direct measurement keeps what is finished: beside the scan, in any run the same."""
+    stem = re.sub(r"-\d{8}-\d{6}$", "", default_name(model, formats, datetime.now()).stem)
+    return (target.parent if target is not None else Path()) / f"{stem}.kl.partial"
 
 
 def _deliver(

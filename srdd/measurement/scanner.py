@@ -135,7 +135,7 @@ def measure_model(
 
     Arguments:
         journal: a file in which a direct measurement of the sensitivity keeps what is finished, and
-            from which it goes on; it is removed in the end.
+            from which it goes on.
     """
     if not isinstance(model, nn.Module):
         raise UsageError(

@@ -11,6 +11,7 @@ from srdd.errors import InputError
 from srdd.numerics.metrics import METRICS
 from srdd.reports.groups import groups_of
 from srdd.reports.scan_view import heading, scan_blocks
+from srdd.reports.sensitivity_view import sensitivity_blocks
 from srdd.reports.terminal import render
 from srdd.reports.view import Table, Text
 
@@ -45,4 +46,7 @@ def scan_tables(
         groups = groups_of(scan)
     except InputError:
         return render([Text(heading(scan), "heading"), Table("Measured", (), ())])
-    return render(scan_blocks(groups, by, everything=everything))
+    blocks = scan_blocks(groups, by, everything=everything)
+    if scan.sensitivity is not None:
+        blocks += sensitivity_blocks(scan, by, everything=everything)
+    return render(blocks)

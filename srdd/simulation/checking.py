@@ -6,7 +6,6 @@ or every tensor, measured directly          ──┘
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +116,7 @@ def _document(
     estimate: Sensitivity, measured: dict[Change, Sums], *, direct: bool
 ) -> schema.Sensitivity:
     tokens = estimate.tokens
+    order = {tensor: place for place, tensor in enumerate(estimate.layers)}
     changed = [
         schema.Changed(
             **schema.figure(sums / 2, tokens),
@@ -168,7 +168,7 @@ def _document(
         method="direct" if direct else "estimate",
         samples=estimate.samples,
         tokens=[int(count) for count in tokens],
-        changes=_in_order(changed),
+        changes=sorted(changed, key=lambda change: order[change.tensor]),
         joint=[] if direct else together,
         noise=[
             schema.NoiseCost(
@@ -196,7 +196,3 @@ def _estimated(change: Change, nats: dict[tuple[str, str, str], Sums]) -> Sums:
     ]
     total: Sums = np.sum(chosen, axis=0)
     return total
-
-
-def _in_order(changed: Sequence[schema.Changed]) -> list[schema.Changed]:
-    return sorted(changed, key=lambda change: change.layer)

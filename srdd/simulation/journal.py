@@ -57,10 +57,6 @@ class Journal:
             ) from None
         self.known[change] = sums
 
-    def remove(self) -> None:
-        """Delete the file, once the document holds what it kept."""
-        self.path.unlink(missing_ok=True)
-
     def _read(self) -> None:
         try:
             lines = self.path.read_text(encoding="utf-8").splitlines()
