@@ -73,8 +73,7 @@ def scan(
     kl_direct: Annotated[
         bool,
         flag(
-            "Measure each linear's cost on its own in place of an estimate: slow; goes on where an "
-            "interrupted scan stopped.",
+            "Measure each linear's cost on its own instead: slow, resumable.",
             "--kl-direct",
         ),
     ] = False,
