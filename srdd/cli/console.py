@@ -74,6 +74,11 @@ def _talk() -> Console:
     return _busy[-1] if _busy else _console(_Talk)
 
 
+def width() -> int:
+    """Columns of standard output."""
+    return _console(_Results).width
+
+
 def show(*parts: RenderableType) -> None:
     """Print results on standard output."""
     if hasattr(sys.stdout, "reconfigure"):

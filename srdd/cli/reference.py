@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -89,52 +91,55 @@ def explain(
 
 
 def _topics(words: list[str]) -> list[Topic]:
-    """What the words stand for together, such as `at floor`, or else each of them."""
+    """What the words stand for, as many of them together as there is a term for (`at floor`).
+
+    Raises:
+        UsageError: a word stands for nothing, alone or with those after it.
+    """
     from srdd.errors import UsageError
     from srdd.reports.explanations import explain as look_up
 
-    try:
-        return [look_up(" ".join(words))]
-    except UsageError:
-        if len(words) == 1:
-            raise
-    return [look_up(word) for word in words]
+    for end in range(len(words), 0, -1):
+        try:
+            topic = look_up(" ".join(words[:end]))
+        except UsageError:
+            if end == 1:
+                raise
+        else:
+            return [topic, *_topics(words[end:])]
+    return []
 
 
-def _page(topic: Topic) -> list[RenderableType]:
-    from rich.padding import Padding
-    from rich.table import Table
+def _page(topic: Topic) -> Iterable[RenderableType]:
     from rich.text import Text
 
-    parts: list[RenderableType] = [
-        Text.assemble((topic.name, "bold underline"), f" ({topic.kind})"),
-        Text(topic.summary),
-    ]
+    yield Text.assemble((topic.name, "bold underline"), f" ({topic.kind})")
+    yield textwrap.fill(topic.summary, console.width())
     for paragraph in topic.text:
+        yield ""
         # What stands on several lines, such as a grammar, keeps them.
-        lines = "\n" in paragraph
-        parts += [Text(""), Padding(Text(paragraph), (0, 0, 0, 2)) if lines else Text(paragraph)]
-    if topic.sections:
-        table = Table.grid(padding=(0, 2, 0, 0))
-        table.add_column(no_wrap=True)
-        table.add_column(overflow="fold")
-        for title, text in topic.sections:
-            table.add_row(Text(title, style="bold"), Text(text))
-        parts += [Text(""), table]
-    return parts
+        if "\n" in paragraph:
+            yield textwrap.indent(paragraph, "  ")
+        else:
+            yield textwrap.fill(paragraph, console.width())
+    if not topic.sections:
+        return
+    yield ""
+    indent = max(len(title) for title, _ in topic.sections) + 2
+    for title, text in topic.sections:
+        lines = textwrap.wrap(text, console.width() - indent) or [""]
+        yield Text.assemble((title.ljust(indent), "bold"), lines[0])
+        yield from (" " * indent + line for line in lines[1:])
 
 
-def _list() -> list[RenderableType]:
-    from rich.padding import Padding
+def _list() -> Iterable[RenderableType]:
     from rich.text import Text
 
     from srdd.reports.explanations import KINDS, topics
 
-    parts: list[RenderableType] = []
     for kind in KINDS:
-        names = [topic.name for topic in topics().values() if topic.kind == kind]
-        title = kind.replace("strategy", "strategie") + "s"
-        parts.append(Text(title, style="bold"))
-        parts.append(Padding(Text(", ".join(names)), (0, 0, 0, 2)))
-    parts += [Text(""), Text("srdd explain NAME explains one; a format can have its scale rule.")]
-    return parts
+        names = ", ".join(topic.name for topic in topics().values() if topic.kind == kind)
+        yield Text(kind.replace("strategy", "strategie") + "s", style="bold")
+        yield textwrap.fill(names, console.width(), initial_indent="  ", subsequent_indent="  ")
+    yield ""
+    yield "srdd explain NAME explains one; a format can have its scale rule."

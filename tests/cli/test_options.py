@@ -90,6 +90,19 @@ def test_the_error_for_an_unknown_name_lists_the_closest_first(
     assert re.search(rf"^error: unknown .*\nhint: choose from: {closest}\b", err, re.MULTILINE)
 
 
+def test_several_terms_are_explained_one_after_the_other(
+    here: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["explain", "at", "floor", "sqnr", "mxfp4:even"]) == 0
+    out = capfd.readouterr().out
+    assert re.findall(r"^.* \((?:metric|verdict|format)\)$", out, re.MULTILINE) == [
+        "at floor (verdict)",
+        "sqnr_db (metric)",
+        "mxfp4:even (format)",
+    ]
+    assert not re.search(r" $", out, re.MULTILINE)
+
+
 @pytest.mark.parametrize("form", ["md", "markdown"])
 def test_forms_have_short_names(form: str, here: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert run(["report", str(PROTOTYPE), "--as", form]) == 0
