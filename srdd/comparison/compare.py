@@ -48,7 +48,7 @@ class Row:
         return self.place.label
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Group:
     """One site in one format of each scan.
 
@@ -68,6 +68,12 @@ class Group:
     moves: tuple[Move, ...]
     tau: float | None
 
+    def __repr__(self) -> str:
+        each = self.matched
+        site = each.site if each.operands is None else f"{each.site} ({each.operands})"
+        formats = f"{each.old_format} -> {each.new_format}"
+        return f"Group({site!r}, {formats}, rows={len(self.rows)})"
+
     def verdicts(self, metric: str) -> Counter[str]:
         """How many rows have each verdict."""
         return Counter(row.differences[metric].verdict for row in self.rows)
@@ -79,7 +85,7 @@ class Group:
         return statistics.median(defined) if defined else None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """Two scans compared.
 
@@ -98,6 +104,11 @@ class Comparison:
     remarks: tuple[Remark, ...]
     left_out: tuple[str, ...]
     groups: tuple[Group, ...]
+
+    def __repr__(self) -> str:
+        verdicts = sum((group.verdicts(self.metric) for group in self.groups), Counter[str]())
+        counts = ", ".join(f"{count} {word}" for word, count in verdicts.most_common())
+        return f"Comparison({list(self.groups)}, by {self.by}, {self.metric}: {counts})"
 
     def rows(self) -> list[dict[str, Any]]:
         """Every metric of every row, and of all rows together, as flat dictionaries.

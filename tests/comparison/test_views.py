@@ -108,6 +108,13 @@ def test_flat_rows_hold_every_metric_and_all_together() -> None:
     assert rows[-1]["layer"] is None is rows[-1]["tensor"]
 
 
+def test_a_comparison_in_a_notebook_is_a_line() -> None:
+    assert repr(whole("kind")) == (
+        "Comparison([Group('input', mxfp4:floor -> mxfp4:floor, rows=2)], by kind, sqnr_db: "
+        "1 better, 1 worse)"
+    )
+
+
 def saturated(scan: Scan, count: int) -> Scan:
     """The scan with so many clipped values in each replicate of each record."""
     records = [
