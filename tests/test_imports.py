@@ -32,14 +32,14 @@ LIGHT = [
     "from srdd.cli.app import run; assert run(['schema', 'scan']) == 0",
     f"from srdd.cli.app import run; s = {PROTOTYPE!r}; assert run(['compare', s, s]) == 2",
     f"import srdd.comparison as c, srdd; s = srdd.load_scan({PROTOTYPE!r}); c.compare_scans(s, s)",
-    "import srdd.reports.compare_table, srdd.reports.compare_markdown, srdd.reports.compare_data",
+    "import srdd.reports.comparison_view, srdd.reports.compare_data",
     "import srdd; srdd.load_scan; srdd.merge_scans; srdd.Scan",
-    "import srdd.noise.zones, srdd.prompts.reading, srdd.model.checkpoint, srdd.reports.tables",
-    "import srdd.reports.markdown, srdd.reports.html_page, srdd.reports.delimited, srdd.cli.report",
+    "import srdd.noise.zones, srdd.prompts.reading, srdd.model.checkpoint, srdd.reports.scan_view",
+    "import srdd.reports.guide, srdd.reports.html_page, srdd.reports.delimited, srdd.cli.report",
     "import srdd.rin, srdd.rin.schedule; dir(srdd.rin)",
     "from srdd.cli.app import run; assert run(['scan', '/no/such/folder']) == 2",
     "from srdd.cli.app import run; assert run(['eval', '/no/such/folder']) == 2",
-    "import srdd.documents.evaluation, srdd.reports.eval_table",
+    "import srdd.documents.evaluation, srdd.reports.evaluation_view",
 ]
 
 

@@ -13,9 +13,8 @@ from srdd.errors import UsageError
 from srdd.reports.text import safe
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from srdd.comparison import Comparison, Gate, Outcome
+    from srdd.reports.view import Block
 
 FORMS = ("terminal", "markdown", "json", "csv")
 SHARED = "each that both have, or the only one"
@@ -122,18 +121,16 @@ def _gate(text: str) -> Gate:
     return gate
 
 
-def _content(
-    comparison: Comparison, outcomes: list[Outcome], form: str
-) -> bytes | list[RenderableType]:
+def _content(comparison: Comparison, outcomes: list[Outcome], form: str) -> bytes | list[Block]:
     """The comparison: its bytes, or what to print on a terminal."""
     if form == "markdown":
-        from srdd.reports.compare_markdown import compare_markdown
+        from srdd.reports.comparison_view import comparison_comment
 
-        return compare_markdown(comparison, outcomes).encode()
+        return comparison_comment(comparison, outcomes).encode()
     if form == "terminal":
-        from srdd.reports.compare_table import compare_tables
+        from srdd.reports.comparison_view import comparison_blocks
 
-        return compare_tables(comparison, outcomes)
+        return comparison_blocks(comparison, outcomes)
     from srdd.reports.compare_data import compare_csv, compare_data
 
     if form == "csv":
@@ -143,7 +140,7 @@ def _content(
 
 def _say_outcomes(outcomes: list[Outcome]) -> None:
     """What became of the gates, for whoever reads the log of a CI."""
-    from srdd.reports.compare_cells import outcome
+    from srdd.reports.comparison_view import outcome
 
     for one in outcomes:
         (console.say if one.passed else console.warn)(f"gate {one.gate.text!r} {outcome(one)}")

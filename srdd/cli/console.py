@@ -22,6 +22,9 @@ from srdd.reports.text import safe
 LONGEST = 2000
 """Characters of a message at most."""
 
+ENDLESS = 100_000
+"""Columns of a pipe or file, in which no line is broken."""
+
 ROOM_FOR_SPEED = 60
 """Columns of a terminal from which on a progress bar shows the speed, too."""
 
@@ -48,7 +51,10 @@ def _wants_plain() -> bool:
 
 def _console(kind: type[Console]) -> Console:
     # Figures speak for themselves: rich's own highlighting would colour every number.
+    stream = sys.stderr if kind is _Talk else sys.stdout
+    whole_lines = not stream.isatty() and "COLUMNS" not in os.environ
     return kind(
+        width=ENDLESS if whole_lines else None,
         stderr=kind is _Talk,
         highlight=False,
         markup=False,

@@ -217,11 +217,12 @@ def evaluate(
     if output == "-":
         console.write_result(result.to_json())
         return
-    from srdd.reports.eval_table import evaluation_tables
+    from srdd.reports.evaluation_view import evaluation_blocks
+    from srdd.reports.terminal import render
 
     try:
         if target is not None:
             result.save(target, force=force)
             console.say(f"wrote {target}")
     finally:  # it may have taken long: where it cannot be written, at least it is shown
-        console.show(*evaluation_tables(result))
+        console.show(*render(evaluation_blocks(result)))

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
-
-from rich.console import Console, RenderableType
+from typing import TYPE_CHECKING
 
 from srdd.cli import console
 from srdd.errors import UsageError
 from srdd.reports.text import safe
+
+if TYPE_CHECKING:
+    from srdd.reports.view import Block
 
 SUFFIXES = {
     ".txt": "terminal",
@@ -23,9 +24,6 @@ SUFFIXES = {
     ".tsv": "tsv",
 }
 """The form that the ending of a file's name asks for."""
-
-WIDTH = 100
-"""Columns of tables that go to a file."""
 
 
 def form_of(form: str | None, output: str | None, forms: Sequence[str]) -> str:
@@ -62,34 +60,17 @@ def free_target(output: str | None, *, force: bool) -> Path | None:
     return target
 
 
-def deliver(
-    content: bytes | Sequence[RenderableType], target: Path | None, *, force: bool = False
-) -> None:
-    """Write a document, or tables, to a file or to standard output."""
+def deliver(content: bytes | Sequence[Block], target: Path | None, *, force: bool = False) -> None:
+    """Write a document, or the blocks of a report, to a file or to standard output."""
     from srdd.documents.document import write_whole
+    from srdd.reports.terminal import plain, render
 
     if target is None:
         if isinstance(content, bytes):
             console.write_result(content)
         else:
-            console.show(*content)
+            console.show(*render(content))
         return
-    write_whole(target, content if isinstance(content, bytes) else _plain(content), force=force)
+    whole = content if isinstance(content, bytes) else plain(content).encode()
+    write_whole(target, whole, force=force)
     console.say(f"wrote {safe(str(target))}")
-
-
-def _plain(parts: Sequence[RenderableType]) -> bytes:
-    """Tables as UTF-8 text without escape codes, WIDTH columns wide."""
-    file = io.StringIO()
-    sheet = Console(
-        file=file,
-        width=WIDTH,
-        force_terminal=False,
-        color_system=None,
-        highlight=False,
-        markup=False,
-    )
-    for part in parts:
-        sheet.print(part)
-    lines = (line.rstrip() for line in file.getvalue().splitlines())
-    return ("\n".join(lines) + "\n").encode()

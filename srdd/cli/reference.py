@@ -27,14 +27,15 @@ def formats(
     debug: options.Debug = False,
 ) -> None:
     """List number formats, their scale rules and Gaussian floors."""
-    from srdd.reports.format_table import describe_formats, format_tables
+    from srdd.reports.formats_view import describe_formats, formats_blocks
+    from srdd.reports.terminal import render
 
     if form == "json":
         import orjson
 
         console.write_result(orjson.dumps(describe_formats(), option=orjson.OPT_INDENT_2) + b"\n")
         return
-    console.show(*format_tables())
+    console.show(*render(formats_blocks()))
 
 
 def json_schema(document: str) -> dict[str, Any]:

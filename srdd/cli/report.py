@@ -12,12 +12,10 @@ import typer
 from srdd.cli import options
 from srdd.cli.options import OUTPUT, SITE, SPEC, VIEW, option
 from srdd.errors import UsageError
-from srdd.reports.text import safe
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from srdd.documents.scan import Scan
+    from srdd.reports.view import Block
 
 FORMS = ("terminal", "markdown", "html", "csv", "tsv")
 
@@ -123,7 +121,7 @@ def _content(
     formats: list[str],
     view: str,
     everything: bool,
-) -> bytes | list[RenderableType]:
+) -> bytes | list[Block]:
     """The report: its bytes, or what to print on a terminal."""
     from srdd.reports.groups import groups_of
 
@@ -132,9 +130,16 @@ def _content(
         for name, scan in scans
     ]
     if form == "terminal":
-        return _tables(scans, sites, formats, view, everything)
+        from srdd.reports.scan_view import scan_blocks
+        from srdd.reports.view import Text
+
+        blocks: list[Block] = []
+        for name, each in groups:
+            blocks += [Text(f"scan {name}", "heading")] if len(groups) > 1 else []
+            blocks += scan_blocks(each, view, everything=everything)
+        return blocks
     if form == "markdown":
-        from srdd.reports.markdown import guide
+        from srdd.reports.guide import guide
 
         return "\n".join(guide(each) for _, each in groups).encode()
     if form == "html":
@@ -145,20 +150,3 @@ def _content(
 
     flat = [(name, group) for name, each in groups for group in each]
     return delimited(flat, form, view).encode()
-
-
-def _tables(
-    scans: list[tuple[str, Scan]], sites: list[str], formats: list[str], view: str, everything: bool
-) -> list[RenderableType]:
-    from rich.text import Text
-
-    from srdd.reports.groups import narrowed
-    from srdd.reports.tables import scan_tables
-
-    parts: list[RenderableType] = []
-    for number, (name, scan) in enumerate(scans):
-        if len(scans) > 1:
-            parts += [Text("")] if number else []
-            parts.append(Text(f"scan {safe(name)}", style="bold"))
-        parts += scan_tables(narrowed(scan, sites, formats), view, everything=everything)
-    return parts

@@ -185,12 +185,14 @@ def _journal(target: Path | None, model: str, formats: list[str]) -> Path:
 def _deliver(
     result: Scan, target: Path, *, force: bool, named: bool, by: str, everything: bool
 ) -> None:
-    from srdd.reports.tables import scan_tables
+    from srdd.reports.groups import groups_of
+    from srdd.reports.scan_view import scan_blocks
+    from srdd.reports.terminal import render
 
     try:
         target = _save(result, target, force, named)
     finally:  # it may have taken hours: where it cannot be written, at least it is shown
-        console.show(*scan_tables(result, by, everything=everything))
+        console.show(*render(scan_blocks(groups_of(result), by, everything=everything)))
     console.say(f"wrote {target}")
     if target.is_file():
         _say_next(result, target)

@@ -233,7 +233,8 @@ def suggest(
     config = suggest_from(measured, strategy, **general, **merged)
     content = export(config, consumer, form).encode()
     if not quiet:
-        from srdd.reports.rin_table import rin_tables
+        from srdd.reports.suggestion_view import suggestion_blocks
+        from srdd.reports.terminal import render
 
-        console.show_beside(*rin_tables(config, measured))
+        console.show_beside(*render(suggestion_blocks(config, measured)))
     deliver(content, file, force=force)

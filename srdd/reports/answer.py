@@ -19,6 +19,15 @@ MOST_PATTERNS, MOST_SINGLES = 2, 2
 USUAL_DB = 2.0
 """How far below the floor inputs of down projections are even in models with random weights."""
 
+NEXT = (
+    "Local error is not damage: `srdd scan --kl` estimates and `srdd eval` measures what "
+    "quantization costs the model's predictions; `srdd suggest` writes a noise configuration."
+)
+NEXT_WITH_COSTS = (
+    "Local error is not damage: what quantization costs the model's predictions stands in a table "
+    "of its own; `srdd suggest` writes a noise configuration."
+)
+
 _NOUNS = {
     "output": ("layer outputs", "the output"),
     "input": ("inputs of {}", "the input of {}"),
@@ -75,11 +84,7 @@ def answer(groups: Sequence[Group]) -> list[str]:
     kinds = _kinds(rows)
     found = [*_broken(rows), _finding(main[0], rows, kinds), *_usual(kinds)]
     found += [*_formats(groups), *_few(main[0])]
-    return [
-        *found,
-        "Local error is not damage: `srdd eval` measures what quantization costs the model's "
-        "predictions; `srdd suggest` writes a noise configuration.",
-    ]
+    return [*found, NEXT if main[0].scan.sensitivity is None else NEXT_WITH_COSTS]
 
 
 def _kinds(rows: Sequence[Row]) -> list[_Kind]:

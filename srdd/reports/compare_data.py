@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from srdd.comparison import Comparison, Difference, Group, Outcome, Side
 from srdd.documents.comparison import Comparison as Document
-from srdd.reports.delimited import harmless
+from srdd.reports.delimited import written
 
 
 def compare_data(comparison: Comparison, outcomes: Sequence[Outcome] = ()) -> Document:
@@ -107,12 +105,9 @@ def _outcome(one: Outcome) -> dict[str, Any]:
 
 def compare_csv(comparison: Comparison) -> str:
     """A line for each metric of each row, and of all together (`all`); empty where undefined."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    rows = comparison.rows()
-    writer.writerow(rows[0])
-    for row in rows:
+
+    def labelled(row: dict[str, Any]) -> dict[str, Any]:
         together = row["layer"] is None and row["tensor"] is None
-        cells = (row | {"layer": "all"} if together else row).values()
-        writer.writerow([harmless(each) if isinstance(each, str) else each for each in cells])
-    return file.getvalue()
+        return row | {"layer": "all"} if together else row
+
+    return written(list(map(labelled, comparison.rows())), "csv")

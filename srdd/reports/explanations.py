@@ -24,7 +24,7 @@ from srdd.noise.exports import TRAINERS
 from srdd.numerics import confidence, formats, metrics, sites
 from srdd.numerics.floors import Floor, floor_of
 from srdd.numerics.formats import FORMATS, GROUPS, ROTATIONS, USED_BY, Element, FormatSpec
-from srdd.reports import verdict
+from srdd.reports.verdicts import MEANINGS
 
 SECTIONS = ("Formula", "Unit", "Range", "Reading", "Pitfalls", "Source")
 TECHNICAL = ("Arguments", "Returns", "Raises", "Attributes")
@@ -273,8 +273,8 @@ def _sites() -> Iterable[Topic]:
 
 
 def _verdicts() -> Iterable[Topic]:
-    for name, meaning in _entries(verdict).items():
-        yield Topic(name, "verdict", f"Of a layer: {meaning.replace('one is', 'a threshold is')}.")
+    for word, meaning in MEANINGS.items():
+        yield Topic(word.text, "verdict", f"Of a layer or tensor: {meaning}.")
     for name, meaning in _entries(differences).items():
         yield Topic(name, "verdict", f"Of a difference in `srdd compare`: {meaning}.")
 

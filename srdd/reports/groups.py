@@ -16,19 +16,8 @@ from srdd.noise.zones import Zone, by_depth
 from srdd.numerics.formats import parse_spec
 from srdd.numerics.metrics import METRICS, Floor, Thresholds, floor_of
 from srdd.numerics.sites import ranked_by
-from srdd.reports.verdict import thresholds_of, verdict
 
 _OPERANDS: tuple[Operands | None, ...] = (None, "both", "weight", "input")
-
-NAMES = {
-    "sqnr_db": "SQNR",
-    "deadzone": "deadzone",
-    "saturation": "saturation",
-    "clipping_share": "clipping share",
-    "relative_error": "relative error",
-    "relative_l1": "relative L1 error",
-}
-"""Metrics as a person reads them."""
 
 
 @dataclass(frozen=True)
@@ -90,18 +79,12 @@ class Group:
     @property
     def thresholds(self) -> Thresholds:
         """Those that the scan was made with."""
-        return thresholds_of(self.scan)
+        return Thresholds(**self.scan.settings.thresholds.model_dump())
 
     @property
     def zones(self) -> tuple[Zone, ...]:
         """The model's layers by depth."""
         return by_depth(len(self.scan.model.layers))
-
-    @cached_property
-    def words(self) -> tuple[str, ...]:
-        """The verdict on each of `layers`."""
-        thresholds = self.thresholds
-        return tuple(verdict(record, thresholds) for record in self.layers)
 
     @cached_property
     def floor(self) -> dict[str, float | None]:
@@ -190,11 +173,3 @@ def _groups(scan: Scan, sites: Sequence[str], formats: Sequence[str]) -> Iterato
                 if records:
                     ordered = sorted(records, key=lambda record: record.layer)
                     yield Group(scan, site, operands, spec, tuple(ordered))
-
-
-def narrowed(scan: Scan, sites: Sequence[str], formats: Sequence[str]) -> Scan:
-    """The scan without other sites and formats; arguments as in `groups_of`, which checks them."""
-    specs = [s for s in scan.settings.formats if not formats or any(_fits(w, s) for w in formats)]
-    kept = [s for s in scan.settings.sites if not sites or s in sites]
-    settings = scan.settings.model_copy(update={"formats": specs, "sites": kept})
-    return scan.model_copy(update={"settings": settings})

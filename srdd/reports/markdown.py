@@ -1,169 +1,139 @@
-"""The guide: a scan as one Markdown document, from findings to configurations and a plan.
+"""Blocks as Markdown, as GitHub renders it. It knows no metric.
 
-It follows the method's guide section by section, and says only what the scan's figures carry. Every
-name from the scan is escaped.
+A name may hold markup, links, mentions and line ends. `code` sets it as code, in which nothing of
+that means anything; `escape` keeps it running text. What either gives back has no line end and is
+safe in a table's cell and out of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import html
+import re
+from collections.abc import Callable, Iterable, Sequence
 
-from srdd import __version__
-from srdd.documents.scan import Scan
-from srdd.errors import counted
-from srdd.noise import fingerprint
-from srdd.numerics.sites import SITES
-from srdd.reports.findings import findings
-from srdd.reports.groups import Group
-from srdd.reports.markdown_layers import analysis, formats_beside
-from srdd.reports.markdown_noise import noise
-from srdd.reports.markdown_text import code, escape, table
+from srdd.reports.text import safe
+from srdd.reports.view import Block, Cell, Chart, Column, Table, Word
 
 LONGEST = 2000
-"""Characters of a sentence at most."""
+"""Characters of a sentence at most, before it is escaped."""
 
-MOST_MODULES = 20
-"""How many modules without figures are named."""
+_MARKUP = re.compile(r"[\\`*_\[\]<>&~$]|(?<=:)(?=//)|(?i:(?<=\bwww)(?=\.))")
+_LINE_START = re.compile(r"^ *\d*(?=[.)](?: |$))|^ *(?=[-+=#])")
+_PIPE = re.compile(r"(?<!\\)\|")
 
 
-def guide(groups: Sequence[Group]) -> str:
-    """The document for one scan, ending in a line end.
+def escape(text: str, *, longest: int = 200) -> str:
+    """`text` from outside as Markdown that shows it as it is: no markup, link or mention.
+
+    Control characters are escaped visibly and the length is bounded, as by `text.safe`.
+    """
+    shown = _MARKUP.sub(lambda found: "\\" + found[0], safe(text.strip(), longest=longest))
+    shown = _LINE_START.sub(lambda found: found[0] + "\\", shown, count=1)
+    # Mentions and references are looked for in the rendered text; a comment splits it.
+    shown = re.sub(r"@|#(?=\d)", r"\g<0><!-- -->", shown)
+    return shown.replace("|", "&#124;")
+
+
+def _sentence(text: str) -> str:
+    """A sentence that may hold names from outside; our commands in it are set as code."""
+    return re.sub(r"\\`(srdd [a-z -]+)\\`", r"`\1`", escape(text, longest=LONGEST))
+
+
+def code(text: str, *, longest: int = 200) -> str:
+    """`text` from outside set as code; best for names, where mentions and links mean nothing.
+
+    Backticks where they do, and an element with every special character written as a number
+    where the name itself holds a backtick or a bar.
+    """
+    shown = safe(text, longest=longest)
+    if shown.strip() and not set("`|") & set(shown):
+        return f"`{shown}`"
+    written = "".join(c if c.isalnum() or c in " …" else f"&#{ord(c)};" for c in shown)
+    return f"<code>{written}</code>"
+
+
+def fold(summary: str, body: str) -> str:
+    """`body` (Markdown) folded away under `summary` (plain text), ending in a line end."""
+    title = html.escape(safe(summary), quote=False)
+    return f"<details>\n<summary>{title}</summary>\n\n{body.strip()}\n\n</details>\n"
+
+
+def grid(header: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[bool]) -> str:
+    """A table of Markdown cells, ending in a line end.
 
     Arguments:
-        groups: what to report, of one scan, at least one; the strategies start from the first.
+        header: a title for each column.
+        rows: cells; names among them have been through `code` or `escape`. A bar is escaped.
+        right: whether a column stands to the right.
+
+    Raises:
+        ValueError: a row has another number of cells, or a cell has a line end.
     """
-    scan, main = groups[0].scan, groups[0]
-    parts = [
-        f"# Quantization and noise guide: {code(scan.model.name or 'unnamed')}\n",
-        _facts(groups),
-        "## Executive summary\n",
-        *(_summary(group, several=len(groups) > 1) for group in groups),
-        "## What was measured, and what was not\n",
-        _measured(groups),
-        *(part for group in groups for part in analysis(group)),
-        *formats_beside(groups),
-        *noise(main),
-        "## Caveats\n",
-        _caveats(scan),
-        "## Provenance\n",
-        _provenance(scan),
-    ]
-    return "\n".join(part for part in parts if part)
+    rules = ["---:" if each else "---" for each in right]
+    lines = []
+    for cells in (header, rules, *rows):
+        if len(cells) != len(header) or any("\n" in cell or "\r" in cell for cell in cells):
+            raise ValueError(f"these are not {len(header)} cells without a line end: {cells}")
+        lines.append("| " + " | ".join(_PIPE.sub(r"\\|", cell) for cell in cells) + " |\n")
+    return "".join(lines)
 
 
-def _facts(groups: Sequence[Group]) -> str:
-    scan = groups[0].scan
-    text = scan.calibration
-    prompts = (
-        f"{counted(text.prompts, 'prompt')}, {counted(text.tokens, 'token')}"
-        if text.prompts is not None and text.tokens is not None
-        else "the scan does not say"
+def table(found: Table) -> str:
+    """The rows of a table, and its notes, without its title."""
+    if not found.rows:
+        return "Nothing was measured here.\n"
+    body = grid(
+        [escape(column.heading) for column in found.columns],
+        [
+            [_cell(column, cell) for column, cell in zip(found.columns, row, strict=True)]
+            for row in found.rows
+        ],
+        [column.align == "right" for column in found.columns],
     )
-    lines = [
-        ("Scanned", escape(scan.run.started or "the scan does not say")),
-        ("Measured", "; ".join(f"site {escape(g.place)} in {code(g.spec)}" for g in groups)),
-        ("Layers", str(len(scan.model.layers))),
-        ("Text", prompts),
-    ]
-    return "".join(f"- **{name}**: {value}\n" for name, value in lines)
+    return body + "".join(f"\n{_sentence(note)}\n" for note in found.notes)
 
 
-def _heading(group: Group) -> str:
-    return f"site {escape(group.place)}, {code(group.spec)}"
+def _cell(column: Column, cell: Cell) -> str:
+    shown = column.text(cell)
+    if isinstance(cell, str):
+        return code(cell) if column.code else escape(cell, longest=LONGEST)
+    if isinstance(cell, Word) and cell.severity in ("bad", "alarm"):
+        return f"**{shown}**"
+    return shown
 
 
-def _summary(group: Group, *, several: bool) -> str:
-    sentences = "".join(f"- {escape(each, longest=LONGEST)}\n" for each in findings(group))
-    return (f"**At {_heading(group)}:**\n\n" if several else "") + sentences
+def render(blocks: Iterable[Block], *, level: int = 3) -> str:
+    """Blocks one after the other, ending in a line end; tables of details are folded.
+
+    Arguments:
+        level: of the headings of tables; headings between them are one level up.
+    """
+    parts: list[str] = []
+    for block in blocks:
+        if isinstance(block, Chart):
+            continue
+        if isinstance(block, Table):
+            title = f"{'#' * level} {escape(block.title, longest=LONGEST)}\n\n"
+            parts.append(fold(block.title, table(block)) if block.details else title + table(block))
+            continue
+        shown = _sentence(block.text)
+        start = {"heading": f"{'#' * (level - 1)} ", "plain": "", "warning": "> **Warning:** "}
+        bold = "**" if block.role == "alarm" else ""
+        item = f"{start.get(block.role, '- ')}{bold}{shown}{bold}\n"
+        if parts and block.role in ("answer", "note", "alarm") and parts[-1].startswith("- "):
+            parts[-1] += item
+        else:
+            parts.append(item)
+    return "\n".join(parts)
 
 
-def _measured(groups: Sequence[Group]) -> str:
-    scan = groups[0].scan
-    sites = dict.fromkeys(group.site for group in groups)
-    lines = [
-        f"- **Measured**, site {escape(site)}: {SITES.get(site, 'a site unknown to this srdd')}."
-        for site in sites
-    ]
-    held = set(scan.settings.sites)
-    lines += [
-        f"- In the scan and left out of this report: site {escape(site)}."
-        for site in scan.settings.sites
-        if site not in sites
-    ]
-    lines += [
-        f"- **Not measured**, site {site}: {what} (`srdd scan --site {site}`)."
-        for site, what in SITES.items()
-        if site not in held
-    ]
-    lines += [
-        f"- **Not measured**, {code(one.module)}"
-        + (f" at site {escape(one.site)}" if one.site else "")
-        + f": {escape(one.reason, longest=LONGEST)}"
-        for one in scan.not_measured[:MOST_MODULES]
-    ]
-    if more := len(scan.not_measured) - MOST_MODULES:
-        lines += [f"- Not measured: {counted(more, 'more module')}."] if more > 0 else []
-    lines += [
-        "- **Not measured by any scan**: accuracy; how much error the model bears; errors that add "
-        "up from layer to layer, since hooks see a forward pass in full precision.",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _caveats(scan: Scan) -> str:
-    lines = [
-        "- A threshold alone says little about a 4-bit format, since Gaussian data breaches the "
-        "usual ones; read it next to the distance from the format's floor.",
-        "- Relative error counts a value that became zero as exactly 100 %, so it follows the "
-        "deadzone, and large values hardly enter it; SQNR is ruled by the largest values. That is "
-        "why the two can rank layers differently.",
-        "- Where a layer errs is not yet where noise belongs. No gain in accuracy follows from "
-        "these figures; the plan above says what would show one.",
-    ]
-    lines += [f"- From the scan: {escape(text, longest=LONGEST)}" for text in scan.warnings]
-    return "\n".join(lines) + "\n"
-
-
-def _provenance(scan: Scan) -> str:
-    model, text, run, settings = scan.model, scan.calibration, scan.run, scan.settings
-    limits = settings.thresholds
-    rows: list[tuple[str, object]] = [
-        ("model", model.name),
-        ("source", model.source),
-        ("revision", model.revision),
-        ("fingerprint of the weights", model.fingerprint),
-        ("architecture", model.architecture),
-        ("dtype", model.dtype),
-        ("parameters", None if model.parameters is None else f"{model.parameters:,}"),
-        ("tokenizer", model.tokenizer),
-        ("calibration text", text.source),
-        ("fingerprint of the text", text.fingerprint),
-        ("prompts cut short", text.truncated),
-        ("prompts left out", text.left_out),
-        ("chat template", text.chat_template),
-        ("first token left out", text.skip_first_token),
-        ("rounding", settings.rounding),
-        ("seed", settings.seed),
-        (
-            "thresholds",
-            f"sqnr_db={limits.sqnr_db:g}, deadzone={limits.deadzone:g}, "
-            f"saturation={limits.saturation:g}, relative_error={limits.relative_error:g}",
-        ),
-        ("device", run.device),
-        ("kernel", run.kernel),
-        ("batch size", run.batch_size),
-        ("software", ", ".join(f"{name} {value}" for name, value in run.versions.items())),
-        ("command", run.command),
-        ("scanned", run.started),
-        ("elapsed", None if run.elapsed_s is None else f"{run.elapsed_s:.1f} s"),
-        ("fingerprint of the figures", fingerprint(scan)),
-        ("report by", f"srdd {__version__}"),
-    ]
-    cells = [
-        (name, code(str(value), longest=LONGEST))
-        for name, value in rows
-        if value is not None and value != ""
-    ]
-    unknown = [name for name, value in rows if value is None or value == ""]
-    said = f"\nThe scan does not say: {', '.join(unknown)}.\n" if unknown else ""
-    return table(["", ""], cells) + said
+def render_within(limit: int, attempts: Sequence[Callable[[], Iterable[Block]]], **how: int) -> str:
+    """The first of several renderings, from the longest to the shortest, of at most `limit`
+    characters; the last one is cut at a line end where even that is too long.
+    """
+    text = ""
+    for attempt in attempts:
+        text = render(attempt(), **how)
+        if len(text) <= limit:
+            return text
+    return text[:limit].rpartition("\n")[0] + "\n"

@@ -15,7 +15,7 @@ from srdd.noise.experiment import (
     spans,
     standard_error,
 )
-from srdd.reports.markdown_text import code, escape
+from srdd.reports.markdown import code, escape
 
 
 def plan(

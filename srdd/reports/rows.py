@@ -6,10 +6,14 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 from srdd.documents.pool import pool, pool_groups
 from srdd.documents.scan import Operands, Record
 from srdd.model.kinds import ORDER, kind_of, kinds_of
+from srdd.noise.zones import zone_of
+from srdd.numerics.formats import parse_spec
+from srdd.numerics.metrics import METRICS
 from srdd.reports.groups import Group
 from srdd.reports.verdicts import BROKEN, tally, verdict
 from srdd.reports.view import Estimate, Tally, Word
@@ -132,6 +136,13 @@ def _by_key(group: Group, by: str) -> dict[_Key, tuple[Record, tuple[Record, ...
     }
 
 
+def operand_label(spec: str, operands: Operands) -> str:
+    """What a choice of quantized operands is called: `W4A16`, `W16A4` or `W4A4` with 4 bits."""
+    bits = parse_spec(spec).format.element.bits
+    weight = 16 if operands == "input" else bits
+    return f"W{weight}A{16 if operands == 'weight' else bits}"
+
+
 def whole(group: Group) -> Row:
     """All tensors of a group as one row."""
     return Row(group, _pool(group, group.tensors), group.tensors, None, None)
@@ -158,3 +169,45 @@ def worst_first(rows: Sequence[Row]) -> list[Row]:
         return BROKEN not in row.words, distance is None, distance or 0.0
 
     return sorted(rows, key=badness)
+
+
+def flat_rows(name: str, group: Group, by: str) -> list[dict[str, Any]]:
+    """The rows of a single group as flat dictionaries with every figure, for spreadsheets and JSON.
+
+    `NAME_low` and `NAME_high` are the ends of the 95 % interval of a metric.
+
+    Arguments:
+        name: of the file that the scan is from.
+        by: of VIEWS.
+    """
+    return [_flat(name, group, *entry) for entry in _by_key(group, by).items()]
+
+
+def _flat(
+    name: str, group: Group, key: _Key, entry: tuple[Record, tuple[Record, ...]]
+) -> dict[str, Any]:
+    record, members = entry
+    row: dict[str, Any] = {
+        "scan": name,
+        "model": group.scan.model.name,
+        "site": record.site,
+        "operands": record.operands,
+        "format": record.format,
+        "scale_rule": record.scale_rule,
+        "layer": key[0],
+        "zone": None if key[0] is None else zone_of(group.zones, key[0]).name,
+        "tensor": record.tensor,
+        "kind": key[1],
+        "shared_with": " ".join(record.shared_with),
+    }
+    for metric in METRICS:
+        low, high = getattr(record.intervals, metric, None) or (None, None)
+        value = getattr(record.metrics, metric)
+        row |= {metric: value, f"{metric}_low": low, f"{metric}_high": high}
+    row["vs_floor_db"] = record.vs_floor_db
+    for quantile in ("p5", "p50", "p95"):
+        row[f"token_sqnr_db_{quantile}"] = getattr(record.token_sqnr_db, quantile, None)
+    for count in ("tokens", "elements", "nonfinite"):
+        row[count] = getattr(record.sums, count, None)
+    words = [verdict(member, group.thresholds) for member in members]
+    return row | {"verdict": tally(words).counts[0][0].text}  # the most serious of several

@@ -13,14 +13,15 @@ from collections.abc import Callable, Iterable, Sequence
 from srdd.documents.scan import Operands, Scan
 from srdd.errors import counted
 from srdd.noise.zones import zone_of
-from srdd.numerics.formats import parse_spec
 from srdd.numerics.metrics import METRICS, Metric
 from srdd.numerics.sites import OPERANDS
 from srdd.reports.answer import answer
 from srdd.reports.groups import Group
-from srdd.reports.rows import Row, kinds, rows_of, whole, worst_first
+from srdd.reports.rows import Row, kinds, operand_label, rows_of, whole, worst_first
+from srdd.reports.sensitivity_view import sensitivity_blocks
 from srdd.reports.verdicts import BAD_DB, LEGEND
 from srdd.reports.view import (
+    INDEX,
     Block,
     Cell,
     Chart,
@@ -72,13 +73,6 @@ def _operand(spec: str, which: Operands) -> Field[Row]:
     return Field(Column(operand_label(spec, which), _DECIBELS, priority=3), cell)
 
 
-def operand_label(spec: str, operands: Operands) -> str:
-    """What a choice of quantized operands is called: `W4A16`, `W16A4` or `W4A4` with 4 bits."""
-    bits = parse_spec(spec).format.element.bits
-    weight = 16 if operands == "input" else bits
-    return f"W{weight}A{16 if operands == 'weight' else bits}"
-
-
 def fields_of(rows: Sequence[Row]) -> list[Field[Row]]:
     """Every column that these rows can fill; `tabulate` drops those that are empty."""
     places = {(row.group.site, row.group.spec) for row in rows}
@@ -93,7 +87,7 @@ def fields_of(rows: Sequence[Row]) -> list[Field[Row]]:
     return [
         _left("site", 0, lambda row: row.group.site if several_sites else None),
         _left("format", 0, lambda row: row.group.spec if several_specs else None, code=True),
-        Field(Column("layer"), lambda row: row.layer),
+        Field(Column("layer", INDEX), lambda row: row.layer),
         _left("zone", 8, _zone),
         _left("tensor", 0, lambda row: row.kind),
         Field(Column("tensors", priority=6), lambda row: len(row.members) if pooled else None),
@@ -173,7 +167,13 @@ def heading(scan: Scan, groups: Sequence[Group] = ()) -> str:
     return " | ".join(facts)
 
 
-def scan_table(groups: Sequence[Group], by: str = "tensor", most: int | None = MOST_ROWS) -> Table:
+def scan_table(
+    groups: Sequence[Group],
+    by: str = "tensor",
+    most: int | None = MOST_ROWS,
+    *,
+    details: bool = False,
+) -> Table:
     """The rows of some groups of one scan, the worst first; in the model's order for no `most`."""
     rows = rows_of(groups, by)
     shown = rows if most is None else worst_first(rows)[:most]
@@ -184,7 +184,7 @@ def scan_table(groups: Sequence[Group], by: str = "tensor", most: int | None = M
     some = f"Worst {len(shown)} of {len(rows):,} {what}"
     every = f"All {what}{', worst first' if most is not None else ''}"
     title = f"{some if len(shown) < len(rows) else every}, {specs}, site {sites}"
-    return tabulate(title, fields_of(shown), shown, undefined(groups))
+    return tabulate(title, fields_of(shown), shown, undefined(groups), details=details)
 
 
 def undefined(groups: Sequence[Group]) -> list[str]:
@@ -241,6 +241,8 @@ def scan_blocks(
         blocks.append(scan_table([group for group in groups if group.spec == spec], by))
     if table := sites_and_formats(groups):
         blocks.append(table)
+    if scan.sensitivity is not None:
+        blocks += sensitivity_blocks(scan, by, everything=everything)
     blocks.append(Text(LEGEND, "note"))
     blocks += _missing(scan, None if everything else MOST_MISSING)
     blocks += [Text(warning, "warning") for warning in scan.warnings]

@@ -13,7 +13,7 @@ from srdd.documents.sensitivity import BY, Checked, agreement, joint_of, rows_of
 from srdd.model.kinds import ORDER
 from srdd.numerics.metrics import METRICS
 from srdd.numerics.sites import OPERANDS
-from srdd.reports.scan_view import operand_label
+from srdd.reports.rows import operand_label
 from srdd.reports.view import (
     Block,
     Cell,

@@ -37,7 +37,14 @@ STYLES: dict[Severity, str] = {
 }
 """Colours that underline the words of verdicts; the words alone suffice."""
 
-ROLES = {"heading": "bold", "answer": "", "plain": "", "note": "dim", "warning": ""}
+ROLES = {
+    "heading": "bold",
+    "answer": "",
+    "plain": "",
+    "note": "dim",
+    "warning": "",
+    "alarm": "bold red",
+}
 GAP = 2
 
 
@@ -76,7 +83,7 @@ class _Drawn:
         if isinstance(self._block, Table):
             yield from _table(self._block, console, options)
             return
-        line = _line(self._block.text, ROLES[self._block.role], ascii_only)
+        line = _line(self._block.text, ROLES.get(self._block.role, ""), ascii_only)
         if self._block.role == "warning":
             line = Line.assemble(("warning: ", "bold yellow"), line)
         yield from _wrapped(line, console, options)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from srdd.documents.scan import Record, Scan
+from srdd.documents.scan import Record
 from srdd.numerics.metrics import Thresholds
 from srdd.reports.view import Tally, Word
 
@@ -40,11 +40,6 @@ LEGEND = (
     "values. ±: half of a 95 % interval over prompts."
 )
 """What stands once under the tables of a scan."""
-
-
-def thresholds_of(scan: Scan) -> Thresholds:
-    """The thresholds that the scan was made with."""
-    return Thresholds(**scan.settings.thresholds.model_dump())
 
 
 def verdict(record: Record, thresholds: Thresholds) -> Word:

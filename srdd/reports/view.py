@@ -67,6 +67,10 @@ class Measure:
         return f"{self.text(value)} {self.unit}".rstrip()
 
 
+INDEX = Measure(digits=0)
+"""How the number of a layer or a rank is shown: without separators."""
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A figure with its 95 % interval; `measure` where it is not the column's."""
@@ -175,7 +179,7 @@ class Text:
     """A paragraph, plain text that may hold names from outside."""
 
     text: str
-    role: Literal["heading", "answer", "plain", "note", "warning"] = "plain"
+    role: Literal["heading", "answer", "plain", "note", "warning", "alarm"] = "plain"
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ class TestStreams:
         assert float(new) - float(old) == pytest.approx(float(by), abs=0.011)
         assert float(low) <= float(by) <= float(high) < 0
         assert word == "worse"
-        assert "28 layers: 1 worse, 27 no difference seen; median difference 0.00 dB" in out
+        assert "28 layers: 1 worse, 27 no difference seen; median" in " ".join(out.split())
         assert max(map(len, out.splitlines())) <= 80
 
     def test_layers_that_moved_in_rank_stand_with_their_ranks(
@@ -64,8 +64,8 @@ class TestStreams:
     ) -> None:
         assert run(["compare", "old.json", "new.json", "--metric", "relative_error"]) == 0
         out = capfd.readouterr().out
-        assert "Layers that moved in rank by rel. error %, 1 the worst" in out
-        rows = [line.split() for line in out.partition("1 the worst")[2].splitlines()]
+        table = out.partition("Moved in rank by relative error, 1 is the worst")[2]
+        rows = [line.split() for line in table.splitlines()]
         # 1.55 * 0.237 = 0.367 lies between layers 22 and 23: five are worse.
         assert ["5", "23", "6", "worse"] in rows
 
@@ -75,7 +75,7 @@ class TestStreams:
         monkeypatch.setenv("COLUMNS", "40")
         assert run(["compare", "old.json", "new.json"]) == 0
         out = capfd.readouterr().out
-        assert "a wider terminal also shows" in out
+        assert "(hidden at this width: " in out
         assert any(line.split()[:1] == ["5"] and "worse" in line for line in out.splitlines())
         # A verdict of several words may wrap; nothing is cut.
         assert max(map(len, out.splitlines())) <= 56
@@ -88,7 +88,7 @@ class TestStreams:
             ("c.md", "### srdd compare"),
             ("c.json", "{"),
             ("c.csv", "site,operands"),
-            ("c.txt", "OLD  old.json"),
+            ("c.txt", "site output, mxfp4:floor: SQNR"),
         ):
             assert run(["compare", "old.json", "new.json", "-o", name]) == 0
             out, err = capfd.readouterr()
@@ -159,9 +159,8 @@ class TestGates:
     ) -> None:
         assert run(["compare", "old.json", "new.json", "--fail-on", "sqnr_db < -0.5"]) == 1
         out = capfd.readouterr().out
-        assert "gate sqnr_db < -0.5: breached: layer 5 (-3.81) at output, mxfp4:floor" in " ".join(
-            out.split()
-        )
+        first = out.splitlines()[0]
+        assert first.startswith("gate sqnr_db < -0.5: breached: layer 5 (-3.81 dB) at site output")
 
     def test_a_gate_that_holds_exits_with_zero(
         self, here: Path, capfd: pytest.CaptureFixture[str]
@@ -179,14 +178,14 @@ class TestGates:
         assert run(["compare", "old.json", "new.json", *gates, "--as", "markdown"]) == 1
         out, err = capfd.readouterr()
         assert "### srdd compare: a gate is breached" in out
-        assert "| `sqnr_db < -4` | passed |" in out
-        assert "| `new.sqnr_db < 17` | **breached** | layers " in out
+        assert "- gate sqnr\\_db \\< -4: passed: " in out
+        assert "- **gate new.sqnr\\_db \\< 17: breached: layers " in out
         assert "warning: gate 'new.sqnr_db < 17' breached: layers " in err
 
     def test_the_file_is_there_when_the_gate_is_breached(self, here: Path) -> None:
         line = ["compare", "old.json", "new.json", "--fail-on", "sqnr_db < -0.5", "-o", "c.md"]
         assert run(line) == 1
-        assert "**breached**" in Path("c.md").read_text()
+        assert ": breached: layer 5 " in Path("c.md").read_text()
 
     @pytest.mark.parametrize("gate", ["sqnr_db <<= 3", "\x1b[31m" + "x" * 5000])
     def test_a_gate_that_does_not_parse_is_refused_before_any_file_is_read(
@@ -243,7 +242,9 @@ class TestWhatIsCompared:
         line = ["compare", "both.json", "both.json"]
         assert run([*line, "--old-format", "mxfp4:floor", "--new-format", "mxfp4:ceil"]) == 0
         out = capfd.readouterr().out
-        assert "Site output, mxfp4:floor compared with mxfp4:ceil (the same prompts" in out
+        assert "site output, mxfp4:floor compared with mxfp4:ceil (the same prompts" in " ".join(
+            out.split()
+        )
         assert "4 layers: 4 worse" in out
 
     def test_the_same_weights_are_a_warning(
@@ -278,7 +279,7 @@ class TestWhatIsCompared:
         assert run(["compare", "one.json", "other.json"]) == 0
         out = capfd.readouterr().out
         assert "1 layer: 1 worse" in out
-        assert "The layers have no order to compare." in out
+        assert "Kendall" not in out
 
     def test_metrics_that_are_null(self, here: Path, capfd: pytest.CaptureFixture[str]) -> None:
         found = json.loads(PROTOTYPE.read_text())
@@ -287,7 +288,7 @@ class TestWhatIsCompared:
         assert run(["compare", str(PROTOTYPE), "nulls.json"]) == 0
         out = capfd.readouterr().out
         row = next(line for line in out.splitlines() if line.startswith("    3 "))
-        assert row.split()[2:] == ["-", "-", "-", "undefined"]
+        assert row.split()[2:] == ["-", "-", "undefined"]
 
     def test_an_ending_that_no_form_has(
         self, here: Path, capfd: pytest.CaptureFixture[str]
@@ -359,8 +360,8 @@ class TestSize:
         assert run(["compare", "big.json", "big2.json"]) == 0
         out = capfd.readouterr().out
         assert "1,300 layers: 1,300 no interval" in out
-        assert "\n 1299 " in out
+        assert "30 of 1,300 layers, those that changed most" in out
         assert run(["compare", "big.json", "big2.json", "--as", "markdown"]) == 0
         out = capfd.readouterr().out
         assert len(out) <= 65_536
-        assert "(200 of 1,300 layers, those that changed most)" in out
+        assert "\n| 1299 | " in out

@@ -16,7 +16,7 @@ from srdd.numerics import metrics
 from srdd.numerics.formats import FORMATS, USED_BY
 from srdd.numerics.sites import SITES
 from srdd.reports.explanations import KINDS, explain, topics
-from srdd.reports.verdict import STYLES
+from srdd.reports.verdicts import MEANINGS
 
 
 def shown(name: str, capfd: pytest.CaptureFixture[str]) -> str:
@@ -33,8 +33,9 @@ def _width(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_word_that_a_person_meets_has_its_text() -> None:
     known = set(topics())
-    for names in (metrics.METRICS, FORMATS, USED_BY, STRATEGIES, CONTROLS, SITES, STYLES):
+    for names in (metrics.METRICS, FORMATS, USED_BY, STRATEGIES, CONTROLS, SITES):
         assert set(names) <= known, set(names) - known
+    assert {word.text for word in MEANINGS} <= known
     assert {topic.kind for topic in topics().values()} == set(KINDS)
 
 
@@ -80,7 +81,9 @@ def test_a_format_with_its_rule_has_that_rule_s_floor(capfd: pytest.CaptureFixtu
 
 
 def test_words_are_found_however_they_are_written(capfd: pytest.CaptureFixture[str]) -> None:
-    assert shown("at floor", capfd).startswith("at floor (verdict) Of a layer: a threshold is")
+    assert shown("at floor", capfd).startswith(
+        "at floor (verdict) Of a layer or tensor: a threshold is"
+    )
     assert shown("At-Floor", capfd).startswith("at floor (verdict)")
     assert shown("SQNR_DB", capfd).startswith("sqnr_db (metric)")
     assert shown("vs_floor_db", capfd).startswith("floor of a format (word)")

@@ -55,13 +55,15 @@ class TestForms:
         from rich.console import Console
 
         from srdd.documents.scan import load_scan
-        from srdd.reports.tables import scan_tables
+        from srdd.reports.groups import groups_of
+        from srdd.reports.scan_view import scan_blocks
+        from srdd.reports.terminal import render
 
         assert run(["report", "scan.json"]) == 0
         found = capfd.readouterr().out
         expected = io.StringIO()
         console = Console(file=expected, width=80, highlight=False, markup=False)
-        for part in scan_tables(load_scan(scan)):
+        for part in render(scan_blocks(groups_of(load_scan(scan)))):
             console.print(part)
         assert found == expected.getvalue()
         assert "of 28 layers, mxfp4:floor, site output" in found

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 import yaml
 from made_scans import PROTOTYPE, made, prototype, rising, thorough
-from rich.console import Console
 
 from srdd.cli.app import run
 from srdd.cli.scans import newest_scan
@@ -22,7 +21,6 @@ from srdd.documents.rin import load_rin
 from srdd.documents.scan import load_scan
 from srdd.errors import InputError
 from srdd.noise import suggest
-from srdd.reports.rin_table import rin_tables
 
 
 @pytest.fixture
@@ -50,7 +48,7 @@ class TestStreams:
         out, err = capfd.readouterr()
         assert written(out)["target_layers"] == [15, 14, 16, 17, 12, 13, 11, 18, 19, 10]
         assert "strategy targeted, as asked for; recommended instead: uniform" in err
-        assert "Warnings" in err
+        assert "warning: " in err
 
     def test_the_newest_scan_is_read_and_named(
         self, scan: Path, capfd: pytest.CaptureFixture[str]
@@ -300,59 +298,6 @@ class TestNewest:
     def test_none_is_told(self, here: Path) -> None:
         with pytest.raises(InputError, match="there is no scan in"):
             newest_scan(here)
-
-
-def rendered(width: int, strategy: str = "variable", **options: Any) -> str:
-    scan = thorough(rising(28), **options)
-    console = Console(width=width, highlight=False, markup=False)
-    with console.capture() as capture:
-        for part in rin_tables(suggest(scan, strategy), scan):
-            console.print(part)
-    return capture.get()
-
-
-class TestTable:
-    @pytest.mark.parametrize("width", [40, 60, 80, 200])
-    @pytest.mark.parametrize("strategy", ["variable", "targeted", "zone"])
-    def test_no_figure_is_cut(self, width: int, strategy: str) -> None:
-        scan = thorough(rising(28))
-        config = suggest(scan, strategy)
-        text = rendered(width, strategy)
-        assert max(map(len, text.splitlines())) <= width
-        assert "…" not in text
-        rows = [line.split() for line in text.splitlines()]
-        for entry in config.layers:
-            (row,) = (row for row in rows if row[:1] == [str(entry.layer)])
-            for figure in (
-                f"{100 * entry.value:.1f}",
-                f"{entry.multiplier:.2f}",
-                f"{entry.sigma:.3g}",
-                f"{entry.signal_to_noise_db:.1f}",
-                f"{entry.sqnr_db:.1f}",
-            ):
-                assert figure in row
-
-    def test_layers_without_noise_say_so(self) -> None:
-        text = rendered(80, "targeted")
-        row = next(line for line in text.splitlines() if line.split()[:1] == ["0"])
-        assert "none" in row
-
-    def test_intervals_and_bars_stand_where_there_is_room(self) -> None:
-        assert "±" in rendered(80)
-        assert "█" in rendered(80)
-        narrow = rendered(40)
-        assert "±" not in narrow
-        assert "a wider terminal also shows: intervals, zone" in " ".join(narrow.split())
-
-    def test_energy_and_doubts_follow(self) -> None:
-        text = " ".join(rendered(80).split())
-        assert "times that of uniform noise" in text
-        assert "keep noise out of validation" in text
-
-    def test_hostile_names_stay_text(self) -> None:
-        text = rendered(80, name="[red]x[/red]\x1b[31m\n0 1 2")
-        assert "\x1b" not in text
-        assert "[red]x[/red]\\x1b[31m\\n0 1 2" in text
 
 
 def child(arguments: list[str], folder: Path) -> tuple[float, str]:

@@ -11,7 +11,7 @@ from made_scans import DATA, PROTOTYPE, made, thorough, with_metric
 
 from srdd.documents.scan import Scan, load_scan
 from srdd.errors import UsageError
-from srdd.reports.delimited import COLUMNS, delimited
+from srdd.reports.delimited import delimited
 from srdd.reports.groups import groups_of
 
 
@@ -60,9 +60,24 @@ def test_a_row_a_tensor_or_a_layer() -> None:
     ]
 
 
-def test_the_header_is_the_columns() -> None:
+COLUMNS = (
+    *("scan", "model", "site", "operands", "format", "scale_rule"),
+    *("layer", "zone", "tensor", "kind", "shared_with"),
+    *("sqnr_db", "sqnr_db_low", "sqnr_db_high", "deadzone", "deadzone_low", "deadzone_high"),
+    *("saturation", "saturation_low", "saturation_high"),
+    *("clipping_share", "clipping_share_low", "clipping_share_high"),
+    *("relative_error", "relative_error_low", "relative_error_high"),
+    *("relative_l1", "relative_l1_low", "relative_l1_high"),
+    *("vs_floor_db", "token_sqnr_db_p5", "token_sqnr_db_p50", "token_sqnr_db_p95"),
+    *("tokens", "elements", "nonfinite", "verdict"),
+)
+"""Spreadsheets and scripts of users read these names."""
+
+
+def test_the_columns_keep_their_names() -> None:
     assert text_of(made([0.2])).splitlines()[0] == ",".join(COLUMNS)
     assert text_of(made([0.2]), "tsv").splitlines()[0] == "\t".join(COLUMNS)
+    assert list(json.loads(text_of(made([0.2]), "json"))[0]) == list(COLUMNS)
 
 
 @pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@sum", " =1", "＝1", "=cmd|' /C calc'!A0"])
@@ -102,9 +117,16 @@ def test_a_thousand_layers() -> None:
     assert [row["layer"] for row in rows_of(made([0.2] * 1000))] == [str(n) for n in range(1000)]
 
 
-def test_kinds_have_no_rows() -> None:
-    with pytest.raises(UsageError, match="a row a layer or tensor, not a kind"):
-        text_of(made([0.2]), by="kind")
+def test_a_row_a_kind_has_its_most_serious_verdict() -> None:
+    scan = thorough([0.2, 0.5], tensors=("x.q_proj", "x.o_proj"), site="input")
+    rows = rows_of(scan, by="kind")
+    assert [(row["kind"], row["layer"], row["verdict"]) for row in rows] == [
+        ("q", "", "bad"),
+        ("o", "", "bad"),
+    ]
+
+
+def test_an_unknown_form_is_refused() -> None:
     with pytest.raises(UsageError, match="unknown form 'xls'"):
         text_of(made([0.2]), "xls")
 

@@ -255,8 +255,8 @@ class TestScans:
 
     def test_multipliers_are_those_of_suggest(self) -> None:
         text = shown(load_scan(PROTOTYPE))
-        assert "layer 0\ntargeted: 0.000\nvariable: 0.826\nzone: 0.000\nuniform: 1.000\n" in text
-        assert "layer 12\ntargeted: 1.000\nvariable: 1.114\nzone: 1.000\nuniform: 1.000\n" in text
+        assert "layer 0\nuniform: 1.000\ntargeted: 0.000\nvariable: 0.826\nzone: 0.000\n" in text
+        assert "layer 12\nuniform: 1.000\ntargeted: 1.000\nvariable: 1.114\nzone: 1.000\n" in text
 
     def test_the_folded_table_has_a_row_for_each_tensor(self) -> None:
         scan = scan_of({"output": {"output": rising(30, 17, 18)}})

@@ -10,7 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from srdd.reports.markdown_text import code, escape, fold, table
+from srdd.reports.markdown import code, escape, fold, grid, render, render_within
+from srdd.reports.view import (
+    Block,
+    Chart,
+    Column,
+    Estimate,
+    Measure,
+    Table,
+    Tally,
+    Text,
+    Word,
+)
 
 PARSER = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
 
@@ -58,7 +69,7 @@ def test_a_reader_sees_the_name_and_nothing_else(name: str, write: object) -> No
 @pytest.mark.parametrize("name", HOSTILE)
 @pytest.mark.parametrize("write", [escape, code])
 def test_a_cell_stays_one_cell(name: str, write: object) -> None:
-    rendered = PARSER.render(table(["name", "n"], [[write(name), "1"]]))  # type: ignore[operator]
+    rendered = PARSER.render(grid(["name", "n"], [[write(name), "1"]], [False, False]))  # type: ignore[operator]
     assert rendered.count("<td>") == 2
     cell = re.search(r"<td>(.*?)</td>", rendered, re.DOTALL)
     assert cell is not None
@@ -86,7 +97,7 @@ def test_control_characters_are_shown_and_length_is_bounded() -> None:
 
 
 def test_numbers_stand_to_the_right() -> None:
-    assert table(["a", "b"], [["x", "1"]], ["left", "right"]) == (
+    assert grid(["a", "b"], [["x", "1"]], [False, True]) == (
         "| a | b |\n| --- | ---: |\n| x | 1 |\n"
     )
 
@@ -94,10 +105,59 @@ def test_numbers_stand_to_the_right() -> None:
 @pytest.mark.parametrize("row", [["one"], ["one", "two", "three"], ["one", "t\nwo"]])
 def test_rows_that_are_none_are_a_mistake(row: list[str]) -> None:
     with pytest.raises(ValueError, match="not 2 cells"):
-        table(["a", "b"], [row])
+        grid(["a", "b"], [row], [False, False])
 
 
 def test_what_is_folded_is_still_markdown() -> None:
-    rendered = PARSER.render(fold("a <b>", table(["x"], [["1"]])))
+    rendered = PARSER.render(fold("a <b>", grid(["x"], [["1"]], [False])))
     assert "<summary>a &lt;b&gt;</summary>" in rendered
     assert "<td>1</td>" in rendered
+
+
+TABLE = Table(
+    "figures | of *a*",
+    (
+        Column("kind", align="left", code=True),
+        Column("SQNR", Measure("dB", digits=1)),
+        Column("verdict", align="left"),
+    ),
+    (
+        ("q,k,v", Estimate(18.04, (17.9, 18.3)), Word("bad", "bad")),
+        ("o", None, Tally(((Word("poor", "warning"), 3),))),
+    ),
+    ("see `srdd eval` and `rm -rf`",),
+)
+
+
+def test_a_table_has_units_in_its_head_values_as_text_and_notes_below() -> None:
+    lines = render([TABLE]).splitlines()
+    assert lines[0] == "### figures &#124; of \\*a\\*"
+    assert lines[2:6] == [
+        "| kind | SQNR (dB) | verdict |",
+        "| --- | ---: | --- |",
+        "| `q,k,v` | 18.0 ±0.2 | **bad** |",
+        "| `o` | - | 3 poor |",
+    ]
+    assert lines[-1] == "see `srdd eval` and \\`rm -rf\\`"
+
+
+def test_details_are_folded_and_charts_left_to_pages() -> None:
+    folded = render([Table("t", TABLE.columns, TABLE.rows, details=True)])
+    assert folded.startswith("<details>\n<summary>t</summary>")
+    assert render([Chart("c", "lines", "x", (1,), Measure(), ())]) == ""
+
+
+def test_sentences_follow_each_other_as_a_list() -> None:
+    text = render(
+        [Text("h", "heading"), Text("a", "answer"), Text("b", "answer"), Text("w", "warning")]
+    )
+    assert text == "## h\n\n- a\n- b\n\n> **Warning:** w\n"
+
+
+def test_what_does_not_fit_is_tried_shorter_and_then_cut() -> None:
+    def lines(count: int) -> list[Block]:
+        return [Text("x" * 9)] * count
+
+    attempts = [lambda: lines(100), lambda: lines(3), lambda: lines(1)]
+    assert render_within(40, attempts).count("x" * 9) == 3
+    assert len(render_within(5, attempts)) <= 5
