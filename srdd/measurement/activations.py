@@ -16,7 +16,6 @@ from srdd.measurement.capture import Capture, Point
 from srdd.measurement.forward import run_halving
 from srdd.measurement.listener import Listener
 from srdd.measurement.plan import Plan
-from srdd.measurement.products import products_of
 from srdd.measurement.tallies import NOT_COUNTED
 from srdd.model.linears import stacked_in, weight_of
 from srdd.model.running import device_of, evaluating
@@ -81,10 +80,10 @@ def measure_activations(
 
 
 def _cost(points: Sequence[Point], tokens: int, formats: int) -> str:
-    """What site `linear` takes, in words; experts are left out, of which each token sees few."""
+    """What site `linear` costs, without stacked experts, few of which see each token."""
     linears = [point for point in points if point.site == "linear" and point.key is None]
     values = sum(weight_of(p.layer, p.tensor, p.module).data.numel() for p in linears)
-    products = products_of(formats)
+    products = 1 + 3 * formats  # the plain one, and one for each choice of operands
     return (
         f"site linear takes {products} products in float32 for each product of the model, "
         f"{2 * products * values * tokens / 1e9:,.1f} billion operations in all"

@@ -100,8 +100,8 @@ class Capture:
         self._current: dict[Key, Tally] | None = None
         """Sums of the batch that is running; None between batches."""
         self._rows = Rows(torch.empty(0, dtype=torch.int64), None)
-        self._inputs: dict[int, tuple[weakref.ref[torch.Tensor], Point]] = {}
-        """id of an input of this batch -> the input and the point that read it first."""
+        self._inputs: dict[tuple[int, int], tuple[weakref.ref[torch.Tensor], Point]] = {}
+        """id and version of an input of this batch -> the input and its first reader."""
         self._readers: dict[Point, list[str]] = {}
         """Point -> other modules that read its input."""
         self._unmatched: dict[Point, str] = {}
@@ -111,7 +111,7 @@ class Capture:
 
     @contextmanager
     def hooked(self) -> Iterator[None]:
-        """While this runs, the hooks are in place; afterwards they are gone, whatever happened."""
+        """In here the hooks are in place; afterwards they are gone, also after an error."""
         stacks: dict[nn.Module, list[Point]] = {}
         with ExitStack() as stack:
             for point in self._points:
@@ -130,7 +130,7 @@ class Capture:
 
         Arguments:
             replicates: (batch, tokens) int64, the replicate of each token or tallies.NOT_COUNTED.
-            keys: (batch, tokens) int64, what stochastic rounding draws its noise from.
+            keys: (batch, tokens) int64, for stochastic rounding; see srdd.numerics.kernels.
         """
         self._current = {}
         self._inputs = {}
@@ -185,13 +185,15 @@ class Capture:
     def _is_shared(self, point: Point, hidden: torch.Tensor | None) -> bool:
         """Whether another point has read this very tensor in this batch; if so, that one names it.
 
-        By identity, held weakly: nothing lives longer for having been measured.
+        By identity and the count of changes in place; by a weak reference, so that nothing lives
+        longer for having been measured.
         """
         if hidden is None:
             return False
-        known = self._inputs.get(id(hidden))
+        key = (id(hidden), 0 if hidden.is_inference() else hidden._version)
+        known = self._inputs.get(key)
         if known is None or known[0]() is not hidden:
-            self._inputs[id(hidden)] = (weakref.ref(hidden), point)
+            self._inputs[key] = (weakref.ref(hidden), point)
             return False
         readers = self._readers.setdefault(known[1], [])
         if point.tensor not in readers:
@@ -210,7 +212,7 @@ class Capture:
 
         Arguments:
             chosen: which of the batch's tokens its rows belong to; all, in order, for None.
-            name: what stochastic rounding knows the tensor by; the point's for None.
+            name: of the tensor, for stochastic rounding; the point's for None.
         """
         assert self._current is not None
         reason = self._unusable_reason(hidden, weight, chosen)

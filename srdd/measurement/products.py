@@ -37,11 +37,6 @@ LARGEST = 1e18
 Key = tuple[FormatSpec, Operands]
 
 
-def products_of(formats: int) -> int:
-    """How many products of its size one linear takes, in addition to the model's own."""
-    return 1 + 3 * formats
-
-
 @torch.no_grad()
 def product_sums(
     x: Tensor,

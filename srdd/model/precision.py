@@ -19,53 +19,32 @@ dequantizes them on loading.
 
 
 def refuse_quantized(name: str, config: Any) -> None:
-    """Make sure that a checkpoint is in full precision, by its configuration.
+    """Make sure that a model is in full precision, or was dequantized on loading.
 
     Arguments:
+        name: of the model, for the error.
         config: the content of its config.json, or a configuration of transformers.
-
-    Raises:
-        InputError: it is quantized.
-    """
-    if quantization := _quantization(config):
-        method = _method(quantization)
-        hint = "scan the checkpoint in full precision that it was made from"
-        if method in DEQUANTIZING:
-            hint += (
-                f"; if there is none, {_dequantize(method)} and pass the model to srdd.scan_model"
-            )
-        raise InputError(f"{name} is quantized already ({method})", hint)
-
-
-def check_full_precision(model: Any) -> None:
-    """Make sure that a model in memory is in full precision, or was dequantized on loading.
 
     Raises:
         InputError: its configuration says that it is quantized.
     """
-    quantization = _quantization(getattr(model, "config", None))
+    quantization = _entry(config, KEY) or _entry(_entry(config, "text_config"), KEY)
     # transformers removes the entry from a model that it dequantized; some versions left it.
-    if quantization and getattr(quantization, "dequantize", False) is not True:
-        method = _method(quantization)
-        hint = f"load the checkpoint in full precision that it was made from, without {KEY}"
-        if method in DEQUANTIZING:
-            hint += f"; if there is none, {_dequantize(method)}"
-        raise InputError(f"the model is quantized already ({method})", hint)
-
-
-def _quantization(config: Any) -> Any:
-    """What a configuration, or that of its text model, says of quantization; None for nothing."""
-    return _entry(config, KEY) or _entry(_entry(config, "text_config"), KEY)
-
-
-def _method(quantization: Any) -> str:
+    if not quantization or getattr(quantization, "dequantize", False) is True:
+        return
     method = _entry(quantization, "quant_method")
     method = getattr(method, "value", method)  # in memory it is a member of an enumeration
-    return method if isinstance(method, str) else f"by its {KEY}"
+    method = method if isinstance(method, str) else f"by its {KEY}"
+    hint = "use the checkpoint in full precision that it was made from"
+    if method in DEQUANTIZING:
+        load = f"{KEY}=transformers.{DEQUANTIZING[method]}(dequantize=True)"
+        hint += f"; if there is none, load it in Python with {load} and pass the model to srdd"
+    raise InputError(f"{name} is quantized already ({method})", hint)
 
 
-def _dequantize(method: str) -> str:
-    return f"load it in Python with {KEY}=transformers.{DEQUANTIZING[method]}(dequantize=True)"
+def check_full_precision(model: Any) -> None:
+    """`refuse_quantized` for a model in memory."""
+    refuse_quantized("the model", getattr(model, "config", None))
 
 
 def _entry(config: Any, key: str) -> Any:

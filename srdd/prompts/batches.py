@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 
@@ -29,23 +29,6 @@ to the layer's weights."""
 
 AUTO_PROMPTS = 64
 """Prompts in an automatic batch at most, so that very short ones still give several batches."""
-
-
-class Tokenizer(Protocol):
-    """What is needed of a transformers tokenizer."""
-
-    def __call__(self, text: str, *, verbose: bool) -> Any:
-        """A mapping with `input_ids`, a list of ints."""
-
-    def apply_chat_template(
-        self,
-        conversation: list[dict[str, str]],
-        *,
-        add_generation_prompt: bool,
-        tokenize: Literal[True],
-        return_dict: Literal[False],
-    ) -> Any:
-        """A list of ints. Without `return_dict=False`, transformers 5 returns a mapping."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +121,7 @@ def padding_id(tokenizer: object, vocab_size: int | None = None) -> int:
 
 def tokenize(
     prompt_set: PromptSet,
-    tokenizer: Tokenizer,
+    tokenizer: Any,
     *,
     max_length: int | None = None,
     context: int | None = None,
@@ -149,7 +132,8 @@ def tokenize(
 
     Arguments:
         prompt_set: what to tokenize.
-        tokenizer: from transformers, or one that behaves like it.
+        tokenizer: of transformers, or another one that can be called with a text and has
+            `apply_chat_template`.
         max_length: keep at most so many tokens of each prompt, the first ones.
         context: the model's `max_position_embeddings`; longer prompts are left out.
         vocab_size: rows of the model's embedding.
@@ -258,9 +242,7 @@ def _no_template(prompt_set: PromptSet, apply_chat_template: bool | None) -> Srd
     )
 
 
-def _token_ids(
-    prompt: Prompt, tokenizer: Tokenizer, with_template: bool, number: int
-) -> tuple[int, ...]:
+def _token_ids(prompt: Prompt, tokenizer: Any, with_template: bool, number: int) -> tuple[int, ...]:
     if not prompt.plain().strip():
         return ()  # a tokenizer's special tokens around nothing are no calibration
     if not with_template:

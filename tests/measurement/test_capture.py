@@ -130,3 +130,28 @@ def test_rows_that_do_not_count_do_not_count() -> None:
         module(torch.randn(1, 2, 32))
     (one,) = capture.measured()
     assert one.replicates[:, INDEX["tokens"]].sum() == 1
+
+
+def test_an_input_changed_in_place_is_measured_again() -> None:
+    class InPlace(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(32, 32), nn.Linear(32, 32)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.first(x)
+            x.mul_(3)
+            return y + self.second(x)
+
+    capture = captured(InPlace(), "input", torch.randn(1, 5, 32))
+    first, second = capture.measured()
+    assert (first.tensor, first.shared_with) == ("first", ())
+    energies = [one.replicates[:, INDEX["x2"]].sum() for one in (first, second)]
+    assert energies[1] == pytest.approx(9 * energies[0], rel=1e-6)
+
+
+def test_inputs_are_shared_in_inference_mode_too() -> None:
+    with torch.inference_mode():
+        capture = captured(Routed(rows=5), "input", torch.randn(1, 5, 32))
+    (one,) = capture.measured()
+    assert (one.tensor, one.shared_with) == ("gate", ("up",))

@@ -87,7 +87,7 @@ def test_what_needs_weights_in_memory_says_so(place: str, tmp_path: Path, tokeni
         evaluate_model(model, tokenizer, PROMPTS)
 
 
-def test_weights_that_are_nowhere_are_told(tokenizer: Any) -> None:
+def test_weights_that_are_nowhere_are_reported(tokenizer: Any) -> None:
     model = families.new("llama").to("meta")
     with pytest.raises(InputError) as caught:
         scan_model(model, tokenizer, PROMPTS)

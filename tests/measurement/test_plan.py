@@ -66,14 +66,14 @@ def test_a_plan_does_not_change() -> None:
         ({"thresholds": Thresholds(deadzone=5)}, "--threshold deadzone=5 is not a fraction"),
     ],
 )
-def test_what_is_wrong_is_told_without_a_model(options: dict[str, Any], message: str) -> None:
+def test_what_is_wrong_is_reported_without_a_model(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError) as caught:
         Plan.of(**options)
     assert caught.value.message == message
     assert caught.value.hint
 
 
-def test_thresholds_stand_on_top_of_the_defaults() -> None:
+def test_thresholds_override_the_defaults() -> None:
     assert Plan.of().thresholds == Thresholds()
     given = {"sqnr_db": -3, "relative_error": 2, "deadzone": 1}
     assert Plan.of(thresholds=given).thresholds == Thresholds(**given)

@@ -181,7 +181,7 @@ def test_a_record_says_what_has_no_meaning_there(tokenizer: Any) -> None:
     assert {r.operands for r in scan.select("input")} == {None}
 
 
-def test_what_it_costs_is_told_before(tokenizer: Any) -> None:
+def test_what_it_costs_is_reported_before(tokenizer: Any) -> None:
     from srdd.measurement.listener import Listener
 
     heard: list[str] = []

@@ -202,7 +202,7 @@ def test_hooks_that_were_there_before_stay(
     assert hooks_of(llama) == ["model.layers.0"]
 
 
-def test_a_wrong_name_is_told_before_any_hook_is_set(
+def test_a_wrong_name_is_reported_before_any_hook_is_set(
     llama: nn.Module, tokenizer: Any, hooks_of: HooksOf
 ) -> None:
     for options in ({"formats": ["mxfp5"]}, {"sites": ["inputs"]}, {"rounding": "up"}):
@@ -323,14 +323,14 @@ def test_a_batch_too_large_for_memory_is_halved_and_counts_once(
     assert len(steps) >= len(PROMPTS) / largest
 
 
-def test_the_same_lack_of_memory_is_told_once(llama: nn.Module, tokenizer: Any) -> None:
+def test_the_same_lack_of_memory_is_reported_once(llama: nn.Module, tokenizer: Any) -> None:
     tight(llama.model, 2, hidden=False)
     prompts = [f"prompt number {n}" for n in range(12)]
     scan = scan_model(llama, tokenizer, prompts, batch_size=4)
     assert scan.warnings == ["out of memory at 4 prompts; retrying with 2"]
 
 
-def test_too_little_memory_for_a_single_prompt_is_told(
+def test_too_little_memory_for_a_single_prompt_is_reported(
     llama: nn.Module, tokenizer: Any, hooks_of: HooksOf
 ) -> None:
     tight(llama.model, 0, hidden=False)

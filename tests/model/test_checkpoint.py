@@ -147,7 +147,7 @@ def test_a_revision_of_a_folder_does_not_exist(folder: Path) -> None:
     assert refusal("demo", revision="main").hint == "leave out --revision"
 
 
-def test_a_folder_without_config_is_told_with_what_it_holds(folder: Path) -> None:
+def test_a_folder_without_config_is_reported_with_what_it_holds(folder: Path) -> None:
     (folder / "config.json").unlink()
     error = refusal(folder)
     assert isinstance(error, InputError)
@@ -174,7 +174,7 @@ def test_a_folder_of_models_points_to_them(folder: Path) -> None:
         (b"{}", "names no model_type"),
     ],
 )
-def test_a_broken_config_is_told_with_what_is_wrong(
+def test_a_broken_config_is_reported_with_what_is_wrong(
     content: bytes, complaint: str, folder: Path
 ) -> None:
     (folder / "config.json").write_bytes(content)
@@ -183,7 +183,7 @@ def test_a_broken_config_is_told_with_what_is_wrong(
     assert error.hint.startswith("save the model")
 
 
-def test_a_config_that_cannot_be_read_is_told(folder: Path) -> None:
+def test_a_config_that_cannot_be_read_is_reported(folder: Path) -> None:
     (folder / "config.json").unlink()
     (folder / "config.json").mkdir()
     error = refusal(folder)
@@ -226,7 +226,7 @@ MXFP4 = {
     ],
 }
 FP8 = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [128, 128]}
-ORIGINAL = "scan the checkpoint in full precision that it was made from"
+ORIGINAL = "use the checkpoint in full precision that it was made from"
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ def test_a_model_that_is_quantized_already_is_refused(
     else:
         assert error.hint == (
             f"{ORIGINAL}; if there is none, load it in Python with quantization_config="
-            f"transformers.{dequantizing}(dequantize=True) and pass the model to srdd.scan_model"
+            f"transformers.{dequantizing}(dequantize=True) and pass the model to srdd"
         )
     write(None)
     assert find(str(folder)).source == "folder"
@@ -270,7 +270,7 @@ def test_a_model_that_is_quantized_already_is_refused(
 
 
 @pytest.mark.parametrize("share", [0.0, 0.0001, 0.5, 0.999])
-def test_a_weight_file_cut_short_is_noticed(share: float, folder: Path) -> None:
+def test_a_weight_file_cut_short_is_detected(share: float, folder: Path) -> None:
     file = folder / "model.safetensors"
     length = int(share * file.stat().st_size)
     os.truncate(file, length)
@@ -280,7 +280,7 @@ def test_a_weight_file_cut_short_is_noticed(share: float, folder: Path) -> None:
     assert error.hint == "download or save it again"
 
 
-def test_a_weight_file_with_a_damaged_header_is_noticed(folder: Path) -> None:
+def test_a_weight_file_with_a_damaged_header_is_detected(folder: Path) -> None:
     file = folder / "model.safetensors"
     content = bytearray(file.read_bytes())
     content[8:40] = bytes(32)
@@ -310,7 +310,7 @@ def test_missing_shards_are_counted_and_the_first_is_named(folder: Path) -> None
     assert error.hint == "download the missing files"
 
 
-def test_a_shard_cut_short_is_noticed(folder: Path) -> None:
+def test_a_shard_cut_short_is_detected(folder: Path) -> None:
     last = shard(folder)[-1]
     os.truncate(last, last.stat().st_size - 1)
     assert refusal(folder).message.startswith(f"{last} is cut short")
@@ -322,7 +322,7 @@ def test_an_index_beside_the_whole_weights_does_not_matter(folder: Path) -> None
 
 
 @pytest.mark.parametrize("index", ["{", "[]", "{}", '{"weight_map": []}', '{"weight_map": null}'])
-def test_a_broken_weight_index_is_told(index: str, folder: Path) -> None:
+def test_a_broken_weight_index_is_reported(index: str, folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     file = folder / "model.safetensors.index.json"
     file.write_text(index)
@@ -330,7 +330,7 @@ def test_a_broken_weight_index_is_told(index: str, folder: Path) -> None:
     assert error.message == f"{file} is not a weight index"
 
 
-def test_a_folder_without_weights_is_told(folder: Path) -> None:
+def test_a_folder_without_weights_is_reported(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     error = refusal(folder)
     assert error.message == f"{folder} has no weights"
@@ -368,7 +368,7 @@ def test_pickles_beside_safetensors_do_not_matter(folder: Path) -> None:
 # Tokenizers
 
 
-def test_a_folder_without_tokenizer_is_told(folder: Path) -> None:
+def test_a_folder_without_tokenizer_is_reported(folder: Path) -> None:
     for file in folder.glob("tokenizer*"):
         file.unlink()
     with pytest.raises(InputError) as caught:
@@ -436,7 +436,7 @@ def test_a_gated_model_has_to_be_asked_for(hub: Answer) -> None:
     assert "hf auth login" in error.hint
 
 
-def test_an_unknown_revision_is_told(hub: Answer) -> None:
+def test_an_unknown_revision_is_reported(hub: Answer) -> None:
     hub(errors.RevisionNotFoundError("404", response=response(404)))
     error = refusal("some/model", revision="v9")
     assert error.message == "some/model has no revision 'v9'"
@@ -450,7 +450,7 @@ def test_an_unknown_revision_is_told(hub: Answer) -> None:
         errors.HfHubHTTPError("Name or service not known", response=response(503)),
     ],
 )
-def test_a_hub_out_of_reach_is_told_with_the_reason(failure: Exception, hub: Answer) -> None:
+def test_a_hub_out_of_reach_is_reported_with_the_reason(failure: Exception, hub: Answer) -> None:
     hub(failure)
     error = refusal("some/model")
     assert error.message == (
@@ -522,7 +522,7 @@ def test_a_misspelt_demo_is_recognised(name: str, hub: Answer) -> None:
 
 
 @pytest.mark.parametrize("name", ["a b", "--x", "what?", "[red]x[/red]", "\x1b[31mx"])
-def test_a_name_that_the_hub_cannot_have_is_told(name: str) -> None:
+def test_a_name_that_the_hub_cannot_have_is_reported(name: str) -> None:
     error = refusal(name)
     assert repr(name) in error.message or "there is no folder" in error.message
 

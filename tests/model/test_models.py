@@ -167,7 +167,7 @@ def test_pickled_weights_are_loaded_only_when_allowed(pickled: Path) -> None:
     )
 
 
-def test_a_damaged_pickle_is_told(pickled: Path) -> None:
+def test_a_damaged_pickle_is_reported(pickled: Path) -> None:
     (pickled / "pytorch_model.bin").write_bytes(b"\x80\x02not a pickle")
     error = refusal(at(pickled), allow_pickle=True)
     assert error.message.startswith(f"cannot load {pickled}: ")
@@ -218,14 +218,14 @@ def test_code_that_comes_with_a_model_is_run_when_trusted(
     assert type(model).__name__ == "Model"
 
 
-def test_an_unknown_model_type_is_told(folder: Path) -> None:
+def test_an_unknown_model_type_is_reported(folder: Path) -> None:
     configure(folder, model_type="from_the_future")
     error = refusal(at(folder))
     assert "from_the_future" in error.message
     assert "update transformers" in error.hint
 
 
-def test_a_model_that_generates_no_text_is_told(tmp_path: Path) -> None:
+def test_a_model_that_generates_no_text_is_reported(tmp_path: Path) -> None:
     config = transformers.ViTConfig(
         hidden_size=16, num_hidden_layers=1, num_attention_heads=1, intermediate_size=16
     )
@@ -235,7 +235,7 @@ def test_a_model_that_generates_no_text_is_told(tmp_path: Path) -> None:
     assert error.hint == "name a decoder-only language model"
 
 
-def test_whatever_else_fails_is_told_in_one_line(
+def test_whatever_else_fails_is_reported_in_one_line(
     saved_once: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*args: object, **options: object) -> None:
@@ -256,7 +256,7 @@ def test_whatever_else_fails_is_told_in_one_line(
         RuntimeError("[enforce fail at alloc_cpu.cpp:116] DefaultCPUAllocator: can't allocate"),
     ],
 )
-def test_a_model_too_large_for_memory_is_told(
+def test_a_model_too_large_for_memory_is_reported(
     failure: Exception, saved_once: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*args: object, **options: object) -> None:
@@ -300,7 +300,7 @@ def simulation_of(model: nn.Module, tokenizer: Any) -> object:
 
 
 USES = [scan_of, evaluation_of, simulation_of]
-INSTEAD = "load the checkpoint in full precision that it was made from, without quantization_config"
+INSTEAD = "use the checkpoint in full precision that it was made from"
 
 
 @pytest.mark.parametrize("use", USES)
@@ -340,7 +340,7 @@ def test_mxfp4_in_memory_can_be_loaded_otherwise(
     assert caught.value.message == "the model is quantized already (mxfp4)"
     assert caught.value.hint == (
         f"{INSTEAD}; if there is none, load it in Python with "
-        "quantization_config=transformers.Mxfp4Config(dequantize=True)"
+        "quantization_config=transformers.Mxfp4Config(dequantize=True) and pass the model to srdd"
     )
     use(in_memory(transformers.Mxfp4Config(dequantize=True)), tokenizer)
 
@@ -456,7 +456,7 @@ def test_a_gpu_beyond_those_that_are_there_is_refused(monkeypatch: pytest.Monkey
     "options",
     [{"dtype": "float61"}, {"device": "nowhere"}, {"device": "cpu", "device_map": "auto"}],
 )
-def test_wrong_options_are_told_before_anything_is_loaded(
+def test_wrong_options_are_reported_before_anything_is_loaded(
     options: dict[str, str], saved_once: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def load(*args: object, **kwargs: object) -> None:
@@ -482,7 +482,7 @@ def test_a_saved_tokenizer_is_loaded_as_it_was(saved_once: Path, tokenizer: Any)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff", b'{"model": 1}'])
-def test_a_broken_tokenizer_is_told(content: bytes, folder: Path) -> None:
+def test_a_broken_tokenizer_is_reported(content: bytes, folder: Path) -> None:
     (folder / "tokenizer.json").write_bytes(content)
     with pytest.raises(InputError) as caught:
         load_tokenizer(at(folder))

@@ -71,7 +71,7 @@ def test_norms_are_found_with_their_kind(name: str) -> None:
 
 
 @each_family
-def test_norms_outside_the_layers_are_told_apart(name: str) -> None:
+def test_norms_outside_the_layers_are_reported_apart(name: str) -> None:
     structure = find(name)
     assert tuple(norm.name for norm in structure.other_norms) == FAMILIES[name].other_norms
 
@@ -220,7 +220,7 @@ def test_lists_inside_layers_are_not_the_stack() -> None:
     assert len(structure.layers[0].linears) == 7
 
 
-def test_a_model_without_decoder_stack_is_told_what_was_found() -> None:
+def test_a_model_without_decoder_stack_is_reported_what_was_found() -> None:
     model = Odd(encoder=nn.Linear(4, 4), heads=nn.ModuleList([nn.LayerNorm(4)]))
     with pytest.raises(InputError) as caught:
         find_structure(model)

@@ -216,7 +216,7 @@ def test_a_maximal_length_beyond_the_context_is_refused() -> None:
     assert error.hint == "use --max-length 8 or less"
 
 
-def test_a_tokenizer_of_another_model_is_noticed() -> None:
+def test_a_tokenizer_of_another_model_is_detected() -> None:
     error = refusal(from_strings(["a", "z"]), vocab_size=92)
     assert isinstance(error, InputError)
     assert error.message == (

@@ -485,7 +485,7 @@ def test_a_pair_of_surrogates_is_one_character(write: Write) -> None:
         ([object()], "prompt 1 is of type object, neither text nor a list of chat messages"),
     ],
 )
-def test_a_python_program_is_told_what_is_no_prompt(prompts: list[str], problem: str) -> None:
+def test_a_python_program_is_reported_what_is_no_prompt(prompts: list[str], problem: str) -> None:
     with pytest.raises(InputError) as caught:
         from_strings(prompts)
     assert caught.value.message == problem
