@@ -18,6 +18,7 @@ from functools import cache
 from types import ModuleType
 
 from srdd.comparison import differences, gates
+from srdd.documents import sensitivity
 from srdd.errors import InputError, UsageError, unknown_name
 from srdd.noise import CONTROLS, STRATEGIES, zones
 from srdd.noise.exports import TRAINERS
@@ -287,6 +288,8 @@ _WORDS: dict[str, Callable[[], str | None]] = {
     "stability": lambda: inspect.getdoc(confidence.Stability),
     "kendall's tau": lambda: inspect.getdoc(confidence.kendall_tau),
     "gate": lambda: gates.__doc__,
+    "kl": lambda: inspect.getdoc(sensitivity.Sensitivity),
+    "kl_per_sigma2": lambda: inspect.getdoc(sensitivity.NoiseCost),
 }
 """Other words, with the docstring that explains each."""
 
@@ -295,6 +298,7 @@ ALIASES = {
     "vs_floor_db": "floor of a format",
     "vs floor": "floor of a format",
     "sqnr": "sqnr_db",
+    "sensitivity": "kl",
     "tau": "kendall's tau",
     "hadamardN": "hadamard",
 }

@@ -1,0 +1,133 @@
+"""The sensitivity of a scan as tables, sentences and a chart."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from made_scans import made
+
+from srdd.documents.scan import Scan
+from srdd.documents.sensitivity import Changed, Sensitivity, checked, figure
+from srdd.reports.sensitivity_view import (
+    check_table,
+    cost_chart,
+    cost_table,
+    local_agreement,
+    sensitivity_blocks,
+    summary,
+)
+from srdd.reports.view import Estimate, Table, Text
+
+TOKENS = np.array([10.0, 30.0])
+FORMAT = "mxfp4:floor"
+KINDS = ("q_proj", "up_proj")
+
+
+def costing(costs: list[float], method: str = "estimate") -> Scan:
+    """A scan with these costs of two tensors a layer, whose local errors rise with the layer."""
+    layers = len(costs) // 2
+    scan = made(
+        [0.1 + 0.01 * layer for layer in range(layers)], tensors=KINDS, site="input", prompts=4
+    )
+    named = [
+        record.model_copy(update={"tensor": f"layers.{record.layer}.{record.tensor}"})
+        for record in scan.records
+    ]
+    scan = scan.model_copy(update={"records": named})
+    names = [record.tensor for record in scan.select("input")]
+    changes = [
+        Changed(
+            **figure(np.array([10.0, 30.0]) * cost, TOKENS),
+            layer=place // 2,
+            tensor=name,
+            format=FORMAT,
+            operands="both",
+        )
+        for place, (name, cost) in enumerate(zip(names, costs, strict=True))
+    ]
+    measured = TOKENS * sum(costs)
+    checks = [
+        checked(None, FORMAT, "both", measured * 0.5, measured, TOKENS),
+        checked(names[0], FORMAT, "both", TOKENS * costs[0], TOKENS * costs[0], TOKENS),
+    ]
+    section = Sensitivity.model_validate(
+        {
+            "method": method,
+            "samples": 4,
+            "tokens": [10, 30],
+            "changes": changes,
+            "joint": [],
+            "noise": [],
+            "checks": checks,
+            "not_measured": {},
+        }
+    )
+    return scan.model_copy(update={"sensitivity": section})
+
+
+def column(table: Table, title: str) -> list[object]:
+    place = [each.title for each in table.columns].index(title)
+    return [row[place] for row in table.rows]
+
+
+def test_the_costliest_come_first_with_their_share() -> None:
+    table = cost_table(costing([0.1, 0.2, 0.3, 0.4]), FORMAT, "tensor")
+    assert column(table, "tensor") == ["up", "q", "up", "q"]
+    assert column(table, "layer") == [1, 1, 0, 0]
+    shares = column(table, "share")
+    assert shares == pytest.approx([0.4, 0.3, 0.2, 0.1])
+    first = column(table, "KL W4A4")[0]
+    assert isinstance(first, Estimate)
+    assert first.value == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize(("by", "rows"), [("layer", 2), ("kind", 2), ("tensor", 4)])
+def test_tensors_add_up_to_layers_and_kinds(by: str, rows: int) -> None:
+    table = cost_table(costing([0.1, 0.2, 0.3, 0.4]), FORMAT, by)
+    assert len(table.rows) == rows
+    assert sum(column(table, "share")) == pytest.approx(1)  # type: ignore[arg-type]
+
+
+def test_all_rows_stand_in_the_models_order() -> None:
+    table = cost_table(costing([0.1, 0.2, 0.3, 0.4]), FORMAT, "tensor", everything=True)
+    assert column(table, "layer") == [0, 0, 1, 1]
+
+
+def test_checks_end_with_the_whole() -> None:
+    table = check_table(costing([0.1, 0.2, 0.3, 0.4]), FORMAT)
+    assert table is not None
+    assert column(table, "tensor")[-1] == "all linears"
+    ratio = column(table, "ratio")[-1]
+    assert isinstance(ratio, Estimate)
+    assert ratio.value == pytest.approx(0.5)
+
+
+def test_an_estimate_that_does_not_hold_is_said_to_be_so() -> None:
+    sentences = " ".join(summary(costing([0.1, 0.2, 0.3, 0.4]), FORMAT))
+    assert "does NOT hold" in sentences
+    direct = " ".join(summary(costing([0.1, 0.2, 0.3, 0.4], "direct"), FORMAT))
+    assert "hold" not in direct
+
+
+def test_local_figures_that_rank_alike_have_a_tau_of_one() -> None:
+    """Errors rise with the layer; both tensors of a layer have the same."""
+    taus = local_agreement(costing([0.1, 0.1, 0.2, 0.2, 0.3, 0.3]), FORMAT)
+    assert taus["sqnr_db"] == pytest.approx(1)
+    assert taus["relative_error"] == pytest.approx(1)
+    falling = local_agreement(costing([0.3, 0.3, 0.2, 0.2, 0.1, 0.1]), FORMAT)
+    assert falling["sqnr_db"] == pytest.approx(-1)
+
+
+def test_the_chart_stacks_kinds_by_layer() -> None:
+    chart = cost_chart(costing([0.1, 0.2, 0.3, 0.4]), FORMAT)
+    assert chart.kind == "bars"
+    assert chart.x == (0, 1)
+    values = {series.label: series.values for series in chart.series}
+    assert values["q"] == pytest.approx((0.1, 0.3))
+    assert values["up"] == pytest.approx((0.2, 0.4))
+
+
+def test_a_scan_without_it_names_the_option() -> None:
+    (note,) = sensitivity_blocks(made([0.1, 0.2]))
+    assert isinstance(note, Text)
+    assert "--kl" in note.text
