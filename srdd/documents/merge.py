@@ -19,7 +19,8 @@ from srdd.documents.records import (
     unseen_experts,
 )
 from srdd.documents.scan import Calibration, NotMeasured, Scan
-from srdd.documents.sensitivity import Sensitivity, merged
+from srdd.documents.sensitivity import Sensitivity
+from srdd.documents.sensitivity_figures import merged
 from srdd.errors import MergeError, counted
 from srdd.prompts.fingerprints import set_fingerprint
 

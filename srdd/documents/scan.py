@@ -23,7 +23,7 @@ from srdd.documents.document import (
     Part,
     Positive,
 )
-from srdd.documents.sensitivity import Sensitivity, joint_of, rows_of
+from srdd.documents.sensitivity import Sensitivity
 from srdd.errors import UsageError
 from srdd.numerics.histogram import BINS
 from srdd.numerics.metrics import METRICS, Metric
@@ -413,7 +413,9 @@ class Scan(Document):
     def sensitivities(
         self, format: str | None = None, operands: Operands = "both", by: str = "tensor"
     ) -> list[dict[str, Any]]:
-        """What quantizing each tensor, layer or kind costs; see srdd.documents.sensitivity.rows_of.
+        """What quantizing each tensor, layer or kind costs.
+
+        See srdd.documents.sensitivity_figures.rows_of.
 
         Arguments:
             format: `mxfp4` or `mxfp4:floor`; may be left out when the scan has only one.
@@ -422,14 +424,18 @@ class Scan(Document):
         Raises:
             UsageError: the scan was made without `kl`, or the name fits none or several formats.
         """
+        from srdd.documents.sensitivity_figures import rows_of  # documents load without numpy
+
         return rows_of(self._measured_sensitivity(), self._spec(format), operands, by)
 
     def joint_kl(self, format: str | None = None, operands: Operands = "both") -> dict[str, Any]:
-        """What quantizing all linears costs; see srdd.documents.sensitivity.joint_of.
+        """What quantizing all linears costs; see srdd.documents.sensitivity_figures.joint_of.
 
         Raises:
             UsageError: as `sensitivities`.
         """
+        from srdd.documents.sensitivity_figures import joint_of
+
         return joint_of(self._measured_sensitivity(), self._spec(format), operands)
 
     def _measured_sensitivity(self) -> Sensitivity:

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from srdd.documents.scan import Scan
-from srdd.documents.sensitivity import BY, Checked, agreement, joint_of, rows_of, verdict
+from srdd.documents.sensitivity import Checked
+from srdd.documents.sensitivity_figures import BY, agreement, joint_of, rows_of, verdict
 from srdd.model.kinds import ORDER
 from srdd.numerics.metrics import METRICS
 from srdd.numerics.sites import OPERANDS

@@ -12,6 +12,7 @@ import numpy as np
 from torch import nn
 
 from srdd.documents import sensitivity as schema
+from srdd.documents import sensitivity_figures as figures
 from srdd.errors import UsageError
 from srdd.measurement.listener import Listener
 from srdd.measurement.plan import Plan
@@ -92,7 +93,7 @@ def sensitivity_of(
     document = _document(estimate, measured, direct=direct)
     if not direct:
         for spec in plan.formats:
-            holds, sentence = schema.verdict(document, spec)
+            holds, sentence = figures.verdict(document, spec)
             if holds is False:
                 listener.warn(f"sensitivity in {spec}: {sentence}")
     return document
@@ -119,7 +120,7 @@ def _document(
     order = {tensor: place for place, tensor in enumerate(estimate.layers)}
     changed = [
         schema.Changed(
-            **schema.figure(sums / 2, tokens),
+            **figures.figure(sums / 2, tokens),
             layer=estimate.layers[tensor] or 0,
             tensor=tensor,
             format=str(spec),
@@ -129,7 +130,7 @@ def _document(
     ]
     together = [
         schema.Joint(
-            **schema.figure(sums / 2, tokens),
+            **figures.figure(sums / 2, tokens),
             scope=scope,
             name=name,
             format=str(spec),
@@ -141,7 +142,7 @@ def _document(
         (c.tensor, c.format, c.operands): np.array(c.nats) for c in changed
     }
     checks = [
-        schema.checked(
+        figures.checked(
             change.tensor,
             change.format,
             change.operands,
@@ -154,7 +155,7 @@ def _document(
     if direct:
         changed = [
             schema.Changed(
-                **schema.figure(sums, tokens),
+                **figures.figure(sums, tokens),
                 layer=change.layer,
                 tensor=change.tensor,
                 format=change.format,
@@ -172,7 +173,7 @@ def _document(
         joint=[] if direct else together,
         noise=[
             schema.NoiseCost(
-                **schema.figure(sums / 2, tokens),
+                **figures.figure(sums / 2, tokens),
                 layer=estimate.layers[tensor],
                 tensor=tensor,
                 parameter="norm" if tensor in estimate.norms else "linear",

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from srdd.documents import sensitivity as section
-from srdd.documents.sensitivity import Changed, Joint, Sensitivity, checked, figure
+from srdd.documents import sensitivity_figures as section
+from srdd.documents.sensitivity import Changed, Joint, Sensitivity
+from srdd.documents.sensitivity_figures import checked, figure
 from srdd.errors import UsageError
 
 TOKENS = np.array([10.0, 20.0, 0.0, 30.0])
