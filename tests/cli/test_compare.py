@@ -331,11 +331,12 @@ class TestHostile:
         Path("hostile2.json").write_bytes(orjson.dumps(scan))
         return here
 
+    @pytest.mark.parametrize("by", ["layer", "kind", "tensor"])
     @pytest.mark.parametrize("form", ["terminal", "markdown", "json", "csv"])
     def test_names_stay_text(
-        self, form: str, hostile: Path, capfd: pytest.CaptureFixture[str]
+        self, form: str, by: str, hostile: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
-        line = ["compare", "hostile.json", "hostile2.json", "--as", form]
+        line = ["compare", "hostile.json", "hostile2.json", "--as", form, "--by", by]
         assert run([*line, "--fail-on", "sqnr_db < -0.1"]) == 0
         out, err = capfd.readouterr()
         assert "\x1b" not in out + err
