@@ -24,8 +24,8 @@ def steady(*noise: float, replicates: int = 20) -> list[list[float]]:
 class TestByHand:
     def test_figures_and_differences_of_every_metric(self) -> None:
         # Signal 100 a replicate; noise 1.0 -> 20 dB, 2.0 -> 16.99 dB.
-        found = compare_scans(scan_of(steady(1.0)), scan_of(steady(2.0), weights="b" * 64))
-        (layer,) = found.groups[0].rows
+        comparison = compare_scans(scan_of(steady(1.0)), scan_of(steady(2.0), weights="b" * 64))
+        (layer,) = comparison.groups[0].rows
         sqnr = layer.differences["sqnr_db"]
         assert (sqnr.old, sqnr.new) == pytest.approx((20.0, 20.0 - 10 * math.log10(2)))
         assert sqnr.difference == pytest.approx(-3.0103, abs=1e-4)
@@ -40,8 +40,8 @@ class TestByHand:
         assert layer.differences["saturation"].verdict == "no difference seen"  # 0 in both
 
     def test_the_other_way_round_it_is_better(self) -> None:
-        found = compare_scans(scan_of(steady(2.0)), scan_of(steady(1.0), weights="b" * 64))
-        (layer,) = found.groups[0].rows
+        comparison = compare_scans(scan_of(steady(2.0)), scan_of(steady(1.0), weights="b" * 64))
+        (layer,) = comparison.groups[0].rows
         assert layer.differences["sqnr_db"].difference == pytest.approx(+3.0103, abs=1e-4)
         words = {name: one.verdict for name, one in layer.differences.items()}
         for name in ("sqnr_db", "deadzone", "relative_error", "relative_l1"):
@@ -49,8 +49,8 @@ class TestByHand:
 
     def test_all_layers_together_add_sums_and_do_not_average_decibels(self) -> None:
         # Noise 1 and 3 against 1 and 1: 200/4 against 200/2.
-        found = compare_scans(scan_of(steady(1.0, 3.0)), scan_of(steady(1.0, 1.0)))
-        overall = found.groups[0].overall
+        comparison = compare_scans(scan_of(steady(1.0, 3.0)), scan_of(steady(1.0, 1.0)))
+        overall = comparison.groups[0].overall
         assert overall is not None
         one = overall["sqnr_db"]
         assert one.old == pytest.approx(10 * math.log10(200 / 4))
@@ -61,8 +61,8 @@ class TestByHand:
     def test_tensors_of_a_layer_add_their_sums(self) -> None:
         old = {"q_proj": steady(1.0), "down_proj": steady(3.0)}
         new = {"q_proj": steady(2.0), "down_proj": steady(2.0)}
-        found = compare_scans(scan_of(old, site="input"), scan_of(new, site="input"))
-        one = found.groups[0].rows[0].differences["sqnr_db"]
+        comparison = compare_scans(scan_of(old, site="input"), scan_of(new, site="input"))
+        one = comparison.groups[0].rows[0].differences["sqnr_db"]
         assert one.old == pytest.approx(10 * math.log10(200 / 4))
         assert one.verdict == "no difference seen"  # the sums are the same
 
@@ -177,8 +177,9 @@ class TestIntervals:
         rng = np.random.default_rng(11)
         prompt = np.exp(rng.normal(0, 0.3, (300, 64)))
         old, new = (prompt * np.exp(rng.normal(0, 0.1, (300, 64))) for _ in range(2))
-        found = compare_scans(scan_of(list(old)), scan_of(list(new))).groups[0].verdicts("sqnr_db")
-        assert 0.02 <= (found["better"] + found["worse"]) / 300 <= 0.10
+        (group,) = compare_scans(scan_of(list(old)), scan_of(list(new))).groups
+        verdicts = group.verdicts("sqnr_db")
+        assert 0.02 <= (verdicts["better"] + verdicts["worse"]) / 300 <= 0.10
 
     def test_a_single_prompt_has_no_interval(self) -> None:
         group = compare_scans(scan_of([[1.0]]), scan_of([[2.0]])).groups[0]
@@ -251,8 +252,8 @@ class TestUndefined:
         changed_file = prototype()
         for layer in changed_file["report"]["per_layer"]:
             layer["sqnr_db"] -= 0.5
-        found = compare_scans(old, read_prototype(changed_file, "new"))
-        (group,) = found.groups
+        comparison = compare_scans(old, read_prototype(changed_file, "new"))
+        (group,) = comparison.groups
         assert group.basis == "none"
         assert group.overall is None
         for layer in group.rows:
@@ -260,4 +261,4 @@ class TestUndefined:
             assert one.difference == pytest.approx(-0.5)
             assert one.verdict == "no interval"
             assert layer.differences["saturation"].verdict == "undefined"
-        assert any("made by the prototype" in remark.text for remark in found.remarks)
+        assert any("made by the prototype" in remark.text for remark in comparison.remarks)

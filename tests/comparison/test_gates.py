@@ -89,7 +89,7 @@ class TestGrammar:
         assert caught.value.hint.startswith("choose from: relative_error")
 
     @pytest.mark.parametrize(
-        ("text", "told"),
+        ("text", "message"),
         [
             ("sqnr_db < -0.5", None),
             ("sqnr_db < 0", None),
@@ -105,9 +105,11 @@ class TestGrammar:
             ("relative_l1 > -1%", "is breached where NEW is somewhat better, too"),
         ],
     )
-    def test_a_gate_in_the_wrong_direction_is_a_warning(self, text: str, told: str | None) -> None:
+    def test_a_gate_in_the_wrong_direction_is_a_warning(
+        self, text: str, message: str | None
+    ) -> None:
         warning = parse_gate(text).warning
-        assert warning is None if told is None else told in (warning or "")
+        assert warning is None if message is None else message in (warning or "")
 
 
 class TestJudging:
@@ -134,7 +136,7 @@ class TestJudging:
         assert (outcome.unsure, outcome.looked_at, outcome.unknown) == (1, 3, 0)
         assert not outcome.passed
 
-    def test_unless_told_otherwise(self) -> None:
+    def test_count_unsure_counts_the_rest(self) -> None:
         assert self.layers("sqnr_db < -0.5", count_unsure=True) == [0, 2]
 
     def test_the_limit_is_a_limit(self) -> None:

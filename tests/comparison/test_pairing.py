@@ -17,12 +17,12 @@ OLD = scan_of([[1.0] * 12, [2.0] * 12])
 NEW = scan_of([[1.1] * 12, [2.1] * 12], weights="b" * 64)
 
 
-def warned(found: Comparison) -> str:
-    return " / ".join(remark.text for remark in found.remarks if remark.warning)
+def warned(comparison: Comparison) -> str:
+    return " / ".join(remark.text for remark in comparison.remarks if remark.warning)
 
 
-def noted(found: Comparison) -> str:
-    return " / ".join(remark.text for remark in found.remarks if not remark.warning)
+def noted(comparison: Comparison) -> str:
+    return " / ".join(remark.text for remark in comparison.remarks if not remark.warning)
 
 
 def joined(*scans: Scan) -> Scan:
@@ -43,24 +43,24 @@ class TestFormats:
         both = ["mxfp4:floor", "nvfp4:token"]
         old = scan_of([[1.0] * 12], formats=both)
         new = scan_of([[1.0] * 12], formats=[*both, "mxfp4:even"])
-        found = compare_scans(old, new)
-        pairs = [(g.matched.old_format, g.matched.new_format) for g in found.groups]
+        comparison = compare_scans(old, new)
+        pairs = [(g.matched.old_format, g.matched.new_format) for g in comparison.groups]
         assert pairs == [(spec, spec) for spec in both]
-        assert found.left_out == ("only NEW has 1 format: mxfp4:even",)
+        assert comparison.left_out == ("only NEW has 1 format: mxfp4:even",)
 
     def test_two_formats_of_one_scan(self) -> None:
         scan = joined(
             scan_of([[1.0] * 12], formats=["mxfp4:floor"]),
             scan_of([[0.5] * 12], formats=["nvfp4:token"]),
         )
-        found = compare_scans(scan, scan, old_format="mxfp4", new_format="nvfp4:token")
-        (group,) = found.groups
+        comparison = compare_scans(scan, scan, old_format="mxfp4", new_format="nvfp4:token")
+        (group,) = comparison.groups
         assert group.matched.old_format == "mxfp4:floor"
         assert group.rows[0].differences["sqnr_db"].difference == pytest.approx(3.0103, abs=1e-4)
         assert group.basis == "paired"
-        assert found.left_out == ()
-        assert "both have the same weights" in noted(found)
-        assert "same weights" not in warned(found)
+        assert comparison.left_out == ()
+        assert "both have the same weights" in noted(comparison)
+        assert "same weights" not in warned(comparison)
 
     def test_the_only_formats_belong_together_without_being_named(self) -> None:
         old, new = (scan_of([[1.0] * 12], formats=[f"mxfp4:{r}"]) for r in ("floor", "even"))
@@ -98,17 +98,17 @@ class TestFormats:
 class TestLeftOut:
     def test_a_site_of_one_scan_only_is_left_out_and_named(self) -> None:
         old = joined(OLD, scan_of([[1.0] * 12, [1.0] * 12], site="weight"))
-        found = compare_scans(old, NEW)
-        assert [group.matched.site for group in found.groups] == ["output"]
-        assert found.left_out == ("only OLD has 1 site: weight",)
+        comparison = compare_scans(old, NEW)
+        assert [group.matched.site for group in comparison.groups] == ["output"]
+        assert comparison.left_out == ("only OLD has 1 site: weight",)
 
     def test_tensors_without_a_partner_do_not_enter_the_layer(self) -> None:
         old = {"q_proj": [[1.0] * 12], "down_proj": [[50.0] * 12]}
         new = {"q_proj": [[1.0] * 12], "o_proj": [[70.0] * 12]}
-        found = compare_scans(scan_of(old, site="input"), scan_of(new, site="input"))
-        one = found.groups[0].rows[0].differences["sqnr_db"]
+        comparison = compare_scans(scan_of(old, site="input"), scan_of(new, site="input"))
+        one = comparison.groups[0].rows[0].differences["sqnr_db"]
         assert (one.old, one.new) == pytest.approx((20.0, 20.0))
-        (sentence,) = found.left_out
+        (sentence,) = comparison.left_out
         assert sentence.startswith("2 tensors at site input in one scan only")
         assert "0 down_proj" in sentence
         assert "0 o_proj" in sentence
@@ -122,10 +122,10 @@ class TestLeftOut:
 
     def test_layers_beyond_the_shallower_model_are_left_out_with_a_warning(self) -> None:
         new = scan_of([[1.0] * 12] * 3)
-        found = compare_scans(OLD, new)
-        assert [layer.layer for layer in found.groups[0].rows] == [0, 1]
-        assert "number of layers differs: 2 in OLD, 3 in NEW" in warned(found)
-        assert found.left_out == ("only NEW has 1 layer at site output: 2",)
+        comparison = compare_scans(OLD, new)
+        assert [layer.layer for layer in comparison.groups[0].rows] == [0, 1]
+        assert "number of layers differs: 2 in OLD, 3 in NEW" in warned(comparison)
+        assert comparison.left_out == ("only NEW has 1 layer at site output: 2",)
 
     def test_operands_of_products_are_separate_groups(self) -> None:
         base = scan_of({"q_proj": [[1.0] * 12]}, site="linear")
@@ -134,8 +134,8 @@ class TestLeftOut:
             for operands in ("weight", "both")
         ]
         scan = base.model_copy(update={"records": both})
-        found = compare_scans(scan, scan.model_copy(update={"records": both[1:]}))
-        assert [group.matched.operands for group in found.groups] == ["both"]
+        comparison = compare_scans(scan, scan.model_copy(update={"records": both[1:]}))
+        assert [group.matched.operands for group in comparison.groups] == ["both"]
 
     def test_nothing_left_is_refused(self) -> None:
         with pytest.raises(InputError) as caught:
@@ -171,12 +171,12 @@ class TestRemarks:
         text = warned(compare_scans(OLD, other))
         assert "OLD and NEW have the same weights (aaaaaaaaaaaa)" in text
         assert "under two names, made/up and other/name" in text
-        found = compare_scans(OLD, NEW)
-        assert "same weights" not in warned(found)
-        assert "the weights differ: aaaaaaaaaaaa in OLD, bbbbbbbbbbbb in NEW" in noted(found)
+        comparison = compare_scans(OLD, NEW)
+        assert "same weights" not in warned(comparison)
+        assert "the weights differ: aaaaaaaaaaaa in OLD, bbbbbbbbbbbb in NEW" in noted(comparison)
 
     @pytest.mark.parametrize(
-        ("part", "values", "told"),
+        ("part", "values", "message"),
         [
             ("model", {"dtype": "float32"}, "dtype differs: bfloat16 in OLD, float32 in NEW"),
             ("model", {"architecture": "Other"}, "architecture differs: MadeForCausalLM in"),
@@ -191,10 +191,10 @@ class TestRemarks:
         ],
     )
     def test_what_else_differs_is_a_warning(
-        self, part: str, values: dict[str, Any], told: str
+        self, part: str, values: dict[str, Any], message: str
     ) -> None:
-        assert told in warned(compare_scans(OLD, changed(NEW, part, **values)))
-        assert told not in warned(compare_scans(OLD, NEW))
+        assert message in warned(compare_scans(OLD, changed(NEW, part, **values)))
+        assert message not in warned(compare_scans(OLD, NEW))
 
     def test_the_seed_matters_to_stochastic_rounding_only(self) -> None:
         assert "seed" not in warned(compare_scans(OLD, changed(NEW, "settings", seed=1)))
@@ -220,9 +220,9 @@ class TestRemarks:
         )
 
     def test_the_same_prompts_are_no_warning(self) -> None:
-        found = compare_scans(OLD, NEW)
-        assert "the same prompts in both, intervals are paired: 12 prompts" in noted(found)
-        assert warned(found) == ""
+        comparison = compare_scans(OLD, NEW)
+        assert "the same prompts in both, intervals are paired: 12 prompts" in noted(comparison)
+        assert warned(comparison) == ""
 
     def test_nonfinite_values_in_new_are_a_warning(self) -> None:
         records = list(NEW.records)
@@ -242,8 +242,8 @@ class TestRemarks:
     def test_a_prototype_against_a_scan_of_ours(self) -> None:
         old = read_prototype(prototype(), "old")
         new = scan_of([[1.0] * 12] * 28)
-        found = compare_scans(old, new)
-        assert "OLD made by the prototype: no sums" in warned(found)
-        assert "rounding differs: half-away in OLD, even in NEW" in warned(found)
-        assert "the prompts of OLD are unknown" in warned(found)
-        assert "OLD does not record: architecture, dtype" in noted(found)
+        comparison = compare_scans(old, new)
+        assert "OLD made by the prototype: no sums" in warned(comparison)
+        assert "rounding differs: half-away in OLD, even in NEW" in warned(comparison)
+        assert "the prompts of OLD are unknown" in warned(comparison)
+        assert "OLD does not record: architecture, dtype" in noted(comparison)

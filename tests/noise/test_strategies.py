@@ -219,7 +219,7 @@ class TestControls:
         assert set(multipliers(config)) == set(range(28)) - set(range(10, 20))
         assert len(set(multipliers(config).values())) == 1
 
-    def test_the_inverse_of_zones_turns_their_schedules_round(self) -> None:
+    def test_the_inverse_of_zones_reverses_their_schedules(self) -> None:
         base = suggest(REFERENCE, "zone")
         found = {tier.name: tier for tier in suggest(REFERENCE, "zone", control="inverse").tiers}
         assert set(found) == {"medium", "low"}
@@ -523,7 +523,7 @@ def test_equal_layers_have_multiplier_1() -> None:
     assert set(multipliers(suggest(made([0.3] * 4), "variable")).values()) == {1.0}
 
 
-def test_several_formats_have_to_be_told_apart() -> None:
+def test_one_of_several_formats_has_to_be_named() -> None:
     scan = made(rising(3))
     other = [record.model_copy(update={"scale_rule": "even"}) for record in scan.records]
     both = scan.model_copy(

@@ -1,4 +1,4 @@
-"""Noise that drowns what it is held against is told, and slips of the pen are refused."""
+"""Warnings of noise that is too strong, and multipliers beyond reason."""
 
 from __future__ import annotations
 
@@ -20,29 +20,31 @@ def scan() -> srdd.Scan:
     return srdd.load_scan(FIXTURE)
 
 
-def loud(warnings: list[str]) -> list[str]:
+def strong(warnings: list[str]) -> list[str]:
     return [text for text in warnings if "stronger than" in text]
 
 
-def test_noise_below_the_quantization_error_is_no_matter(scan: srdd.Scan) -> None:
-    assert loud(srdd.suggest(scan, strategy="variable").warnings) == []
+def test_noise_below_the_quantization_error_is_no_warning(scan: srdd.Scan) -> None:
+    assert strong(srdd.suggest(scan, strategy="variable").warnings) == []
 
 
-def test_noise_above_the_quantization_error_is_told_with_its_worst_layer(scan: srdd.Scan) -> None:
+def test_noise_above_the_quantization_error_is_a_warning_with_its_worst_layer(
+    scan: srdd.Scan,
+) -> None:
     config = srdd.suggest(scan, strategy="variable", sigma_start=0.2)
-    (warning,) = loud(config.warnings)
+    (warning,) = strong(config.warnings)
     assert warning.startswith("in 28 layers the noise is stronger than the quantization error: ")
     assert "in layer 15 12.6 dB" in warning
     assert "stronger than the signal" not in warning
 
 
-def test_one_outlier_that_drowns_its_own_signal_is_told(tmp_path: Path) -> None:
+def test_noise_above_the_signal_is_a_warning(tmp_path: Path) -> None:
     content = json.loads(FIXTURE.read_text())
     content["report"]["per_layer"][3]["relative_error"] = 30.0
     file = tmp_path / "outlier.json"
     file.write_text(json.dumps(content))
     config = srdd.suggest(srdd.load_scan(file), strategy="variable")
-    (warning,) = loud(config.warnings)
+    (warning,) = strong(config.warnings)
     assert "in 1 layer " in warning
     assert warning.endswith("the noise is stronger than the signal")
 
@@ -55,7 +57,7 @@ def test_multipliers_beyond_reason_are_refused(scan: srdd.Scan, options: dict[st
         srdd.suggest(scan, strategy="variable", **options)  # type: ignore[arg-type]
 
 
-def test_zones_that_run_apart_tell_each_ones_share_of_the_energy(scan: srdd.Scan) -> None:
+def test_separate_experiments_name_their_shares_of_the_energy(scan: srdd.Scan) -> None:
     config = srdd.suggest(scan, strategy="zone")
     text = " ".join(export(config, "guide", "yaml").replace("#", " ").split())
     # By hand, ten layers and twelve: the squares of the nine sigmas of each schedule.
@@ -65,7 +67,7 @@ def test_zones_that_run_apart_tell_each_ones_share_of_the_energy(scan: srdd.Scan
     assert f"high {share:.0f} %, medium {100 - share:.0f} %" in text
 
 
-def test_equal_energy_of_zones_that_run_apart_is_refused(scan: srdd.Scan) -> None:
+def test_equal_energy_of_separate_experiments_is_refused(scan: srdd.Scan) -> None:
     config = srdd.suggest(scan, strategy="zone", equal_energy=True)
     with pytest.raises(UsageError, match="none of them has the energy"):
         export(config, "guide", "yaml")

@@ -56,7 +56,7 @@ def test_the_baseline_is_filled_in_where_it_is_known() -> None:
     assert "| 1 | 3.8 points |" in text
 
 
-def test_unequal_energies_are_told_and_equal_ones_are_not() -> None:
+def test_only_unequal_energies_are_mentioned() -> None:
     assert "The noise energies differ" in PLAN
     assert "The noise energies differ" not in plan(configs(equal_energy=True))
 
@@ -68,7 +68,7 @@ def test_it_says_what_the_scan_supports() -> None:
     assert "Recommended" not in plan(trusted)
 
 
-def test_what_was_left_out_is_told() -> None:
+def test_what_was_left_out_is_listed() -> None:
     assert "Left out: zone, because of a \\_reason\\_." in plan(
         configs(), left_out=["zone, because of a _reason_"]
     )

@@ -81,7 +81,7 @@ def trainer_for(model: nn.Module, folder: Path, *more: TrainerCallback, **option
     )
 
 
-def held(model: nn.Module) -> Weights:
+def weights_of(model: nn.Module) -> Weights:
     return {name: weight.detach().clone() for name, weight in model.named_parameters()}
 
 
@@ -104,7 +104,7 @@ class Spy(TrainerCallback):
         self.logs: list[dict[str, float]] = []
 
     def _keep(self, event: str, state: Any, model: nn.Module) -> None:
-        self.at[event, state.global_step] = held(model)
+        self.at[event, state.global_step] = weights_of(model)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, model: Any, **_: Any) -> None:
         self._keep("begin", state, model)
@@ -127,7 +127,7 @@ class Spy(TrainerCallback):
 def test_each_step_is_noisy_and_each_update_starts_from_the_last_ones_end(tmp_path: Path) -> None:
     model, spy = demo(), Spy()
     trainer = trainer_for(model, tmp_path, spy)
-    last = held(model)
+    last = weights_of(model)
     with RinCallback(CONFIG, seed=3).on(trainer):
         trainer.train()
     for step in range(6):
@@ -137,7 +137,7 @@ def test_each_step_is_noisy_and_each_update_starts_from_the_last_ones_end(tmp_pa
         assert different(spy.at["between", step], spy.at["begin", step]) == set()
         assert different(spy.at["update", step], last) == set(), step
         last = spy.at["end", step + 1]
-    assert different(held(model), last) == set()
+    assert different(weights_of(model), last) == set()
     # And something was learned.
     assert different(last, spy.at["update", 0])
 
@@ -162,7 +162,7 @@ def test_the_run_is_the_one_written_by_hand(tmp_path: Path) -> None:
         optimizer.zero_grad()
     for (name, ours), theirs in zip(model.named_parameters(), by_hand.parameters(), strict=True):
         assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-6), name
-    assert different(held(model), held(demo().float()))
+    assert different(weights_of(model), weights_of(demo().float()))
 
 
 def test_sigma_and_energy_reach_the_log_and_every_logger(tmp_path: Path) -> None:
@@ -212,7 +212,7 @@ def test_checkpoints_hold_clean_weights_and_a_resumed_run_is_the_unbroken_one(
     again = trainer_for(resumed, tmp_path / "again", **options)
     with RinCallback(CONFIG).on(again):
         again.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-3"))
-    assert different(held(resumed), held(whole)) == set()
+    assert different(weights_of(resumed), weights_of(whole)) == set()
     assert logged(again, "rin/energy") == logged(trainer, "rin/energy")
 
 
@@ -227,7 +227,7 @@ def test_evaluation_is_clean(tmp_path: Path) -> None:
     assert len(logged(trainer, "eval_loss")) == 7
     assert len(set(logged(trainer, "eval_loss"))) == 1
     assert len(set(logged(trainer, "loss"))) > 1
-    assert different(held(model), held(demo())) == set()
+    assert different(weights_of(model), weights_of(demo())) == set()
 
 
 class _Stop(TrainerCallback):
@@ -254,8 +254,8 @@ def test_an_error_in_training_leaves_clean_weights(tmp_path: Path, where: str) -
         trainer.accelerator.backward = fails  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt), RinCallback(CONFIG).on(trainer):
         trainer.train()
-    assert different(spy.at["begin", 3], held(model)) == NOISY
-    assert different(spy.at["end", 3], held(model)) == set()
+    assert different(spy.at["begin", 3], weights_of(model)) == NOISY
+    assert different(spy.at["end", 3], weights_of(model)) == set()
     # And the trainer can go on, clean.
     trainer.evaluate()
 
@@ -270,7 +270,7 @@ def test_a_run_that_is_stopped_between_the_parts_of_a_step_ends_clean(tmp_path: 
     trainer = trainer_for(model, tmp_path, spy, Stop(), save_strategy="no")
     with RinCallback(CONFIG).on(trainer):
         trainer.train()
-        assert different(spy.at["end", 3], held(model)) == set()
+        assert different(spy.at["end", 3], weights_of(model)) == set()
 
 
 def test_without_with_training_does_not_begin(tmp_path: Path) -> None:
@@ -316,7 +316,7 @@ def test_two_of_them_on_one_model_are_refused(tmp_path: Path) -> None:
         RinCallback(CONFIG, seed=1).on(trainer),
     ):
         trainer.train()
-    assert different(held(model), held(demo())) == set()
+    assert different(weights_of(model), weights_of(demo())) == set()
 
 
 def test_a_configuration_for_another_model_is_refused_before_the_first_step(tmp_path: Path) -> None:
@@ -379,7 +379,7 @@ class Seen:
         self._model = model
 
     def _see(self, module: nn.Module, given: object) -> None:
-        self.passes.append((torch.is_grad_enabled(), self._model.training, held(self._model)))
+        self.passes.append((torch.is_grad_enabled(), self._model.training, weights_of(self._model)))
 
 
 def grpo(
@@ -421,7 +421,7 @@ def test_trl_generates_under_noise_and_updates_from_clean_weights(
     model, spy = families.new("llama").requires_grad_(True), Spy()
     trainer = grpo(model, tokenizer, tmp_path, spy, eval_strategy="steps", eval_steps=1)
     seen = Seen(model)
-    clean = {0: held(model)}
+    clean = {0: weights_of(model)}
     with RinCallback(SMALL).on(trainer):
         trainer.train()
     for step in range(3):
@@ -451,10 +451,10 @@ def test_an_error_while_trl_generates_leaves_clean_weights(
 ) -> None:
     model = families.new("llama").requires_grad_(True)
     trainer = grpo(model, tokenizer, tmp_path, learning_rate=0.0)
-    before, calls = held(model), []
+    before, calls = weights_of(model), []
 
     def fail(module: nn.Module, given: object) -> None:
-        if different(held(model), before):
+        if different(weights_of(model), before):
             calls.append(module)
             raise KeyboardInterrupt
 
@@ -462,7 +462,7 @@ def test_an_error_while_trl_generates_leaves_clean_weights(
     with pytest.raises(KeyboardInterrupt), RinCallback(SMALL).on(trainer):
         trainer.train()
     assert calls
-    assert different(held(model), before) == set()
+    assert different(weights_of(model), before) == set()
     assert "generate" not in model.__dict__
 
 

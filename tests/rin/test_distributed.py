@@ -103,7 +103,7 @@ def test_training_under_noise_comes_out_as_with_the_whole_model(
 
 
 @pytest.mark.parametrize("how", SPREAD)
-def test_an_update_inside_is_told_and_undone(both: list[Found], alone: Found, how: str) -> None:
+def test_an_update_inside_is_an_error_and_undone(both: list[Found], alone: Found, how: str) -> None:
     for found in (alone, *(each[how] for each in both)):
         assert "was changed while it carried noise" in found["update inside"]
         norms = {m.name for e in two_processes.norms().layers for m in e.modules}

@@ -280,7 +280,7 @@ def test_the_first_stage_changes_nothing_and_reports(llama: nn.Module) -> None:
     assert (report.sigma, report.energy, report.realised_energy, report.unchanged) == (0, 0, 0, 1)
 
 
-def test_the_report_tells_what_was_really_added(llama: nn.Module) -> None:
+def test_the_report_holds_what_was_really_added(llama: nn.Module) -> None:
     before = {n: p.detach().double().clone() for n, p in llama.named_parameters()}
     with noisy(llama, UNIFORM, step=4, total_steps=STEPS) as report:
         total = 0.0
@@ -298,7 +298,7 @@ def test_the_report_tells_what_was_really_added(llama: nn.Module) -> None:
 
 
 @pytest.mark.parametrize("sigma", [0.0005, 0.002, 0.05])
-def test_the_report_tells_what_bfloat16_swallows(sigma: float) -> None:
+def test_the_report_holds_what_bfloat16_rounds_away(sigma: float) -> None:
     model = families.new("llama").to(torch.bfloat16)
     config = config_for(sigma_start=sigma, sigma_end=sigma)
     shares = []
@@ -348,10 +348,10 @@ def test_the_order_of_modules_does_not_matter(llama: nn.Module) -> None:
         tier["layers"].reverse()
         for layer in tier["layers"]:
             layer["modules"].reverse()
-    turned = RinConfig.model_validate(found)
+    reversed_config = RinConfig.model_validate(found)
     with noisy(llama, UNIFORM, step=4, total_steps=STEPS) as report:
         expected = bits(llama)
-    with noisy(llama, turned, step=4, total_steps=STEPS) as other:
+    with noisy(llama, reversed_config, step=4, total_steps=STEPS) as other:
         assert changed(llama, expected) == set()
     assert report == other
 
@@ -433,7 +433,7 @@ def test_tied_weights_get_noise_once_and_the_report_names_them(llama: nn.Module)
     assert report.energy == pytest.approx(5 * 64 * 0.05**2)
 
 
-def test_a_weight_tied_to_one_outside_the_configuration_is_told(llama: nn.Module) -> None:
+def test_a_weight_tied_to_one_outside_the_configuration_is_in_the_report(llama: nn.Module) -> None:
     llama.model.norm.weight = llama.model.layers[1].input_layernorm.weight
     with noisy(llama, UNIFORM, step=4, total_steps=STEPS) as report:
         pass
@@ -472,7 +472,7 @@ def test_a_backward_pass_over_weights_that_changed_meanwhile_is_an_error(llama: 
 
 
 @pytest.mark.parametrize("step", [0, 4])
-def test_an_update_inside_would_be_lost_and_is_told(llama: nn.Module, step: int) -> None:
+def test_an_update_inside_would_be_lost_and_is_an_error(llama: nn.Module, step: int) -> None:
     llama.requires_grad_(True)
     before = bits(llama)
     optimizer = torch.optim.AdamW(llama.model.layers[1].input_layernorm.parameters())
@@ -492,7 +492,7 @@ def replace_weight(module: Any) -> None:
 
 
 @pytest.mark.parametrize("step", [0, 4])
-def test_a_parameter_that_is_replaced_inside_is_put_back_and_told(
+def test_a_parameter_that_is_replaced_inside_is_put_back_with_an_error(
     llama: nn.Module, step: int
 ) -> None:
     layers = llama.model.layers
@@ -510,7 +510,7 @@ def test_a_parameter_that_is_replaced_inside_is_put_back_and_told(
     assert all(parameters[name] is now for name, now in llama.named_parameters())
 
 
-def test_an_error_inside_is_told_rather_than_a_replaced_parameter(llama: nn.Module) -> None:
+def test_an_error_inside_comes_before_that_of_a_replaced_parameter(llama: nn.Module) -> None:
     before = bits(llama)
 
     def fails() -> None:

@@ -225,7 +225,7 @@ class TestNeverWritten:
             assert '": ' not in text.split("#")[0]
 
 
-def test_what_speaks_against_it_stands_in_the_file() -> None:
+def test_warnings_and_reasons_are_in_the_file() -> None:
     config = suggest(REFERENCE, "variable")
     for consumer, form in (("guide", "yaml"), ("guide", "overrides"), ("verl-rin", "yaml")):
         lines = [line for line in export(config, consumer, form).splitlines() if line[:1] == "#"]
@@ -241,7 +241,7 @@ def test_default_multiplier_and_final_norm_are_explained() -> None:
     assert "the norm behind the last layer" in text
 
 
-def test_two_layers_whose_names_end_alike_are_told_apart() -> None:
+def test_layers_whose_names_end_alike_get_their_whole_names() -> None:
     scan = made(rising(3), prefix="model.h", norms=("a.h.0.norm", "b.norm"))
     targets = parsed(suggest(scan, "uniform"), "guide", "yaml")["trainer"]["noise_injection"][
         "target_modules"
@@ -355,7 +355,7 @@ def test_multipliers_have_four_decimals_in_every_form() -> None:
             assert any(value != round(value, 2) for value in own.values())
 
 
-def test_what_was_asked_for_and_what_is_recommended_are_told_apart() -> None:
+def test_comments_distinguish_what_was_asked_for_from_what_is_recommended() -> None:
     said = " ".join(comment_lines(suggest(REFERENCE, "variable"), "guide", "yaml"))
     assert "strategy variable, as asked for; recommended instead: uniform, because" in said
     said = " ".join(comment_lines(suggest(REFERENCE, "uniform"), "guide", "yaml"))
