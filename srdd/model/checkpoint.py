@@ -297,7 +297,7 @@ def _check_hub(name: str, revision: str | None, allow_pickle: bool, weights: boo
     if constants.HF_HUB_OFFLINE:
         raise InputError(
             f"there is no folder {name!r}, no copy in the Hub's cache, and HF_HUB_OFFLINE is set",
-            f"{hint}; in the cache: {_cached_models(constants.HF_HUB_CACHE)}",
+            hint + _cached_models(constants.HF_HUB_CACHE),
         )
     try:
         info = huggingface_hub.HfApi().model_info(name, revision=revision, timeout=15)
@@ -317,7 +317,7 @@ def _check_hub(name: str, revision: str | None, allow_pickle: bool, weights: boo
     except Exception as error:  # the network's client raises errors of many kinds
         raise InputError(
             f"there is no folder {name!r}, and the Hub could not be asked ({first_line(error)})",
-            f"{hint}; in the cache: {_cached_models(constants.HF_HUB_CACHE)}",
+            hint + _cached_models(constants.HF_HUB_CACHE),
         ) from None
     if weights:
         _check_hub_files(name, [file.rfilename for file in info.siblings or []], allow_pickle)
@@ -337,10 +337,10 @@ def _check_hub_files(name: str, files: list[str], allow_pickle: bool) -> None:
 
 
 def _cached_models(cache: str) -> str:
-    """Names of models in the Hub's cache, at most eight."""
+    """Models in the Hub's cache, at most eight, as the end of a hint."""
     folders = sorted(Path(cache).glob("models--*"))
     names = [folder.name.removeprefix("models--").replace("--", "/") for folder in folders]
-    return ", ".join(names[:8]) or "nothing"
+    return f"; in the cache: {', '.join(names[:8])}" if names else ""
 
 
 def first_line(error: Exception) -> str:

@@ -498,7 +498,7 @@ def test_offline_the_cache_decides(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert error.message == (
         "there is no folder 'nobody/nothing', no copy in the Hub's cache, and HF_HUB_OFFLINE is set"
     )
-    assert "in the cache: nothing" in error.hint
+    assert "cache" not in error.hint
     monkeypatch.setattr(
         huggingface_hub, "try_to_load_from_cache", lambda *a, **k: "/cache/config.json"
     )
