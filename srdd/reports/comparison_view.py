@@ -26,18 +26,17 @@ from srdd.reports.view import (
     tabulate,
 )
 
-WORDS = {
-    word.text: word
-    for word in (
-        Word(WORSE, "bad"),
-        Word(BETTER, "good"),
-        Word(CHANGED, "neutral"),
-        Word(UNSEEN, "neutral"),
-        Word(NO_INTERVAL, "warning"),
-        Word(UNDEFINED, "warning"),
-    )
+MEANINGS: dict[Word, str] = {
+    Word(WORSE, "bad"): "its 95 % interval excludes 0, or the figures are exact",
+    Word(BETTER, "good"): "its 95 % interval excludes 0, or the figures are exact",
+    Word(CHANGED, "neutral"): "the same, of a metric that has no better and worse",
+    Word(UNSEEN, "neutral"): "its 95 % interval includes 0, or it is no more than rounding",
+    Word(NO_INTERVAL, "warning"): "it is unknown how far other prompts would move it",
+    Word(UNDEFINED, "warning"): "a figure is missing in one of the scans",
 }
-"""The verdicts on a difference with their severities, the most important first."""
+"""The verdicts on a difference with their meanings, the most important first."""
+
+WORDS = {word.text: word for word in MEANINGS}
 
 BASES = {
     "paired": "the same prompts, drawn together",

@@ -1,35 +1,31 @@
-"""What the words of srdd mean, out of the docstrings and data that define them.
+"""What the words of srdd mean: each has one text, from where the word is declared.
 
-There is one text: a metric is explained by the docstring of its function, a format by its entry in
-`formats.FORMATS`, a verdict by the module that gives it. A docstring's first paragraph is the
-summary; a paragraph that begins with `Formula:`, `Unit:`, `Range:`, `Reading:`, `Pitfalls:` or
-`Source:` is a section, and what stands between is text.
+Metrics, formats, strategies, trainers, sites and verdicts are explained by their own declarations;
+all other words that tables print are in `templates/glossary.md`:
+
+    # KIND: NAME (other names)
+
+    A summary, then paragraphs, and sections that begin with `Reading:` and the like.
 """
 
 from __future__ import annotations
 
-import inspect
 import math
 import re
-import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from types import ModuleType
+from importlib import resources
 
-from srdd.comparison import differences, gates
-from srdd.documents import sensitivity
-from srdd.errors import InputError, UsageError, unknown_name
-from srdd.noise import CONTROLS, STRATEGIES, zones
+from srdd.errors import UsageError, unknown_name
+from srdd.noise import CONTROLS, STRATEGIES
 from srdd.noise.exports import TRAINERS
-from srdd.numerics import confidence, formats, metrics, sites
-from srdd.numerics.floors import Floor, floor_of
-from srdd.numerics.formats import FORMATS, GROUPS, ROTATIONS, USED_BY, Element, FormatSpec
-from srdd.reports.verdicts import MEANINGS
-
-SECTIONS = ("Formula", "Unit", "Range", "Reading", "Pitfalls", "Source")
-TECHNICAL = ("Arguments", "Returns", "Raises", "Attributes")
-"""Sections for programmers, left out here."""
+from srdd.numerics.floors import floor_of
+from srdd.numerics.formats import FORMATS, GROUPS, USED_BY, Element, FormatSpec, parse_spec
+from srdd.numerics.metrics import METRICS
+from srdd.numerics.sites import SITES, UNDEFINED
+from srdd.reports import comparison_view, verdicts
+from srdd.reports.view import Measure
 
 KINDS = ("metric", "format", "scale rule", "strategy", "trainer", "site", "verdict", "word")
 """Kinds of topics in the order in which they are listed."""
@@ -47,7 +43,8 @@ class Topic:
         kind: of KINDS.
         summary: a sentence.
         text: paragraphs, in order; a paragraph of several lines is to be shown as it is.
-        sections: titles of SECTIONS or others, each with its paragraph.
+        sections: titles such as Formula or Reading, each with its paragraph.
+        aliases: other names of it.
     """
 
     name: str
@@ -55,299 +52,175 @@ class Topic:
     summary: str
     text: tuple[str, ...] = ()
     sections: tuple[tuple[str, str], ...] = ()
+    aliases: tuple[str, ...] = ()
 
 
-def _paragraphs(doc: str | None) -> list[str]:
-    if doc is None:
-        raise InputError(
-            "the explanations are missing: python -OO leaves docstrings out", "run without -OO"
-        )
-    return re.split(r"\n\s*\n", inspect.cleandoc(doc))
+def _sections(source: object, *names: str) -> tuple[tuple[str, str], ...]:
+    """Those of an object's texts that are not empty, by their titles."""
+    return tuple((n.capitalize(), text) for n in names if (text := getattr(source, n)))
 
 
-def _flowing(paragraph: str) -> str:
-    """A paragraph on one line; an indented one as it is."""
-    if all(line.startswith("    ") for line in paragraph.splitlines()):
-        return textwrap.dedent(paragraph)
-    return re.sub(r"\s*\n\s*", " ", paragraph.strip())
-
-
-def _plain(text: str) -> str:
-    """Without what marks code in a docstring."""
-    return re.sub(r"`srdd\.[a-z_.]+`", lambda found: found[0].strip("`"), text)
-
-
-def _from_docstring(name: str, kind: str, doc: str | None) -> Topic:
-    first, *rest = _paragraphs(doc)
-    text: list[str] = []
-    sections: list[tuple[str, str]] = []
-    for paragraph in rest:
-        entries = re.split(r"^(?=[A-Z][a-z]+:)", paragraph, flags=re.MULTILINE)
-        for entry in filter(str.strip, entries):
-            title, colon, body = entry.partition(":")
-            if colon and title in SECTIONS:
-                sections.append((title, _flowing(body)))
-            elif title not in TECHNICAL:
-                text.append(_plain(_flowing(entry.rstrip())))
-    return Topic(name, kind, _plain(_flowing(first)), tuple(text), tuple(sections))
-
-
-def _entries(module: ModuleType) -> dict[str, str]:
-    """The list `name   meaning` that a module's docstring holds, continued lines joined."""
-    found: dict[str, str] = {}
-    name = ""
-    for line in (module.__doc__ or "").splitlines():
-        entry = re.match(r"    (\S(?:\S| (?! ))*) {2,}(\S.*)", line)
-        if entry:
-            for name in entry[1].split(", "):
-                found[name] = entry[2].strip()
-        elif re.match(r" {12,}\S", line) and name:
-            found[name] += " " + line.strip()
-        else:
-            name = ""
-    return found
-
-
-def _paragraph_on(module: ModuleType, word: str) -> str:
-    """The paragraph of a module's docstring that begins with a word in backticks."""
-    for paragraph in _paragraphs(module.__doc__):
-        if paragraph.startswith(f"`{word}`"):
-            return _flowing(paragraph.partition(":")[2])
-    raise LookupError(word)
-
-
-def _scale(stored: str, rules: Iterable[str]) -> str:
-    """How scales are stored, and how each of some rules finds one."""
-    told = _entries(formats)
-    found = "; ".join(f"{rule}: {told[rule]}" for rule in rules if rule in told)
-    text = _paragraph_on(formats, stored).removesuffix(":")
-    return f"{text}: {found}" if found else text
-
-
-def _metrics() -> Iterable[Topic]:
-    for name, metric in metrics.METRICS.items():
+def _declared() -> Iterator[Topic]:
+    for metric in METRICS.values():
         unit = "dB" if metric.unit == "dB" else "a fraction in documents, per cent on screens"
-        sections = (
-            ("Formula", metric.formula),
-            ("Unit", unit),
-            ("Range", metric.range),
-            ("Reading", metric.reading),
-            ("Pitfalls", metric.pitfalls),
-            ("Source", metric.source),
+        first, *rest = _sections(metric, "formula", "range", "reading", "pitfalls", "source")
+        names = (metric.label, metric.title)
+        yield Topic(
+            metric.name, "metric", metric.summary, (), (first, ("Unit", unit), *rest), names
         )
-        yield Topic(name, "metric", metric.summary, (), sections)
-
-
-def _strategies() -> Iterable[Topic]:
-    for name, each in (STRATEGIES | CONTROLS).items():
-        sections = (
-            ("Formula", each.formula),
-            ("Reading", each.reading),
-            ("Pitfalls", each.pitfalls),
-            ("Source", each.source),
-        )
-        yield Topic(name, "strategy", each.summary, (), sections)
-
-
-def _trainers() -> Iterable[Topic]:
-    for name, each in TRAINERS.items():
-        layers = "layers can differ" if each.per_layer else "the same noise in every layer only"
-        sections = [
-            ("Reads", each.reads),
-            ("Layers", layers),
-            ("Forms", ", ".join(each.forms)),
-            ("Source", each.link),
-        ]
-        summary = f"Settings for {each.title}: `srdd suggest --for {name}`."
-        text = (f"Read by: {each.reader}.",)
-        yield Topic(name, "trainer", summary, text, tuple(pair for pair in sections if pair[1]))
+    for name, each in FORMATS.items():
+        yield _format(FormatSpec(each, each.scale_rules[0]), name)
+    for name, members in GROUPS.items():
+        yield Topic(name, "format", f"Stands for several formats: {', '.join(members)}.")
+    for name, strategy in (STRATEGIES | CONTROLS).items():
+        texts = _sections(strategy, "formula", "reading", "pitfalls", "source")
+        yield Topic(name, "strategy", strategy.summary, (), texts)
+    for name, trainer in TRAINERS.items():
+        layers = "layers can differ" if trainer.per_layer else "the same noise in every layer only"
+        sections = (("Layers", layers), ("Forms", ", ".join(trainer.forms)))
+        summary = f"{trainer.title[0].upper()}{trainer.title[1:]}, as in `suggest --for {name}`."
+        read_by = (f"Read by: {trainer.reader}.",)
+        links = (("Source", trainer.link),) if trainer.link else ()
+        reads = _sections(trainer, "reads")
+        yield Topic(name, "trainer", summary, read_by, (*reads, *sections, *links))
+    for name, meaning in SITES.items():
+        by_reason: dict[str, list[str]] = {}
+        for undefined, why in UNDEFINED.get(name, {}).items():
+            by_reason.setdefault(why, []).append(undefined)
+        text = tuple(f"No {', '.join(names)}: {why}." for why, names in by_reason.items())
+        yield Topic(name, "site", f"{meaning[0].upper()}{meaning[1:]}.", text)
+    for word, meaning in verdicts.MEANINGS.items():
+        yield Topic(word.text, "verdict", f"Of a layer or tensor: {meaning}.")
+    for word, meaning in comparison_view.MEANINGS.items():
+        yield Topic(word.text, "verdict", f"Of a difference in `srdd compare`: {meaning}.")
 
 
 def _magnitudes(element: Element) -> str:
     """All magnitudes of a small grid, or the ends of a large one."""
     step = 2.0 ** (element.min_exponent - element.mantissa_bits)
-    found, value = [0.0], step
-    while value <= element.largest and len(found) <= 9:
-        found.append(value)
+    values, value = [0.0], step
+    while value <= element.largest and len(values) <= 9:
+        values.append(value)
         exponent = max(element.min_exponent, math.frexp(value)[1] - 1)
         value += 2.0 ** (exponent - element.mantissa_bits)
     if value > element.largest:
-        return ", ".join(f"{each:g}" for each in found)
-    return f"0, {found[1]:g}, {found[2]:g} ... {element.largest:g}"
+        return ", ".join(f"{each:g}" for each in values[1:])
+    return f"{values[1]:g}, {values[2]:g} ... {element.largest:g}"
 
 
 def _format(spec: FormatSpec, name: str) -> Topic:
-    each = spec.format
+    each, first = spec.format, spec.scale_rule
     block = f"blocks of {each.block} values" if each.block else "whole rows"
-    first = spec.scale_rule
-    floor = floor_of(spec)
     rules = ", ".join(
         f"{rule} {floor_of(FormatSpec(each, rule)).sqnr_db:.1f}" for rule in each.scale_rules
     )
-    text = []
-    if each.rotation:
-        text.append(
-            f"Before quantizing, groups of {each.rotation} channels are rotated by a randomised "
-            "Hadamard matrix, which spreads single large values over their group."
-        )
+    floor = vars(floor_of(spec))
+    figures = ", ".join(
+        f"{metric.title} {Measure.of(metric).with_unit(floor[metric.name])}"
+        for metric in METRICS.values()
+    )
+    users = "; ".join(f"{r}: {', '.join(USED_BY[r])}" for r in each.scale_rules if USED_BY[r])
+    pitfalls = (
+        "scales over other groups of values, or a zero point, make another format"
+        if len(each.scale_rules) == 1
+        else f"measure with the scale rule that your deployment uses; defaults: {users}"
+    )
+    rotated = (
+        (f"Groups of {each.rotation} channels are rotated first, see `srdd explain hadamard`.",)
+        if each.rotation
+        else ()
+    )
     return Topic(
         name,
         "format",
         f"{each.element.name} elements ({each.element.bits} bits) in {block} that share a scale.",
-        tuple(text),
+        rotated,
         (
             ("Formula", "y = scale x element, the element rounded to its grid, ties to even"),
-            ("Elements", f"0 and +- {_magnitudes(each.element).removeprefix('0, ')}"),
-            ("Scale", _scale(each.scale, each.scale_rules)),
+            ("Elements", f"0 and +- {_magnitudes(each.element)}"),
+            ("Scale", f"{each.scale}, by the rules {', '.join(each.scale_rules)}"),
             ("Unit", f"{each.bits_per_value:g} bits a value with its share of the scale"),
             ("Range", f"magnitudes up to {each.element.largest:g} times the scale"),
             ("Rules", f"SQNR in dB that ideal Gaussian data gets: {rules}"),
-            (
-                "Reading",
-                f"with {first}, ideal Gaussian data gets SQNR {floor.sqnr_db:.1f} dB, deadzone "
-                f"{100 * floor.deadzone:.1f} %, saturation {100 * floor.saturation:.2f} %, "
-                f"relative error {100 * floor.relative_error:.1f} %: a layer there is at the "
-                "format's limit, and one below it suffers from its data",
-            ),
-            (
-                "Pitfalls",
-                "scales over other groups of values, or a zero point, make another format"
-                if len(each.scale_rules) == 1
-                else "measure with the scale rule that your deployment uses; used by default are "
-                + "; ".join(
-                    f"{rule}: {', '.join(USED_BY[rule])}"
-                    for rule in each.scale_rules
-                    if USED_BY[rule]
-                ),
-            ),
+            ("Reading", f"with {first}, ideal Gaussian data gets {figures}"),
+            ("Pitfalls", pitfalls),
             ("Source", each.source),
         ),
     )
 
 
-def _formats() -> Iterable[Topic]:
-    for name, each in FORMATS.items():
-        yield _format(FormatSpec(each, each.scale_rules[0]), name)
-    for name, members in GROUPS.items():
-        yield Topic(name, "format", f"Stands for several formats: {', '.join(members)}.")
-    yield Topic(
-        "hadamard",
-        "format",
-        "As in mxfp4+hadamard32: rotates groups of channels before quantizing.",
-        (
-            f"Groups have {ROTATIONS[0]}, {ROTATIONS[1]}, {ROTATIONS[2]} ... {ROTATIONS[-1]} "
-            "channels. It shows what a rotation would change, and changes no model.",
-        ),
-    )
-
-
-def _scale_rules() -> Iterable[Topic]:
-    told = _entries(formats)
-    stored = {rule: each.scale for each in FORMATS.values() for rule in each.scale_rules}
-    for rule, users in USED_BY.items():
-        used = ", ".join(users) or "nobody by default"
-        held = [name for name, each in FORMATS.items() if rule in each.scale_rules]
-        sections = [("Formula", told[rule])] if rule in told else []
-        sections += [
-            ("Scale", _scale(stored[rule], ())),
-            ("Formats", ", ".join(held)),
-            ("Used by", used),
-        ]
-        yield Topic(
-            rule,
-            "scale rule",
-            "How a block's shared scale follows from its largest magnitude amax, where L is the "
-            "largest magnitude of an element.",
-            (),
-            tuple(sections),
-        )
-
-
-def _sites() -> Iterable[Topic]:
-    for name, meaning in sites.SITES.items():
-        undefined = sites.UNDEFINED.get(name, {})
-        by_reason: dict[str, list[str]] = {}
-        for metric, reason in undefined.items():
-            by_reason.setdefault(reason, []).append(metric)
-        text = tuple(f"No {', '.join(held)}: {why}." for why, held in by_reason.items())
-        yield Topic(name, "site", f"{meaning[0].upper()}{meaning[1:]}.", text)
-
-
-def _verdicts() -> Iterable[Topic]:
-    for word, meaning in MEANINGS.items():
-        yield Topic(word.text, "verdict", f"Of a layer or tensor: {meaning}.")
-    for name, meaning in _entries(differences).items():
-        yield Topic(name, "verdict", f"Of a difference in `srdd compare`: {meaning}.")
-
-
-_WORDS: dict[str, Callable[[], str | None]] = {
-    "floor of a format": lambda: inspect.getdoc(Floor),
-    "zones": lambda: inspect.getdoc(zones.by_depth),
-    "natural breaks": lambda: inspect.getdoc(zones.natural_breaks),
-    "interval": lambda: confidence.__doc__,
-    "stability": lambda: inspect.getdoc(confidence.Stability),
-    "kendall's tau": lambda: inspect.getdoc(confidence.kendall_tau),
-    "gate": lambda: gates.__doc__,
-    "kl": lambda: inspect.getdoc(sensitivity.Sensitivity),
-    "kl_per_sigma2": lambda: inspect.getdoc(sensitivity.NoiseCost),
-}
-"""Other words, with the docstring that explains each."""
-
-
-ALIASES = {
-    "vs_floor_db": "floor of a format",
-    "vs floor": "floor of a format",
-    "sqnr": "sqnr_db",
-    "sensitivity": "kl",
-    "tau": "kendall's tau",
-    "hadamardN": "hadamard",
-}
-"""Other names of topics."""
-
-
-def _words() -> Iterable[Topic]:
-    for name, doc in _WORDS.items():
-        yield _from_docstring(name, "word", doc())
+def _glossary() -> Iterator[Topic]:
+    file = resources.files("srdd.reports").joinpath("templates", "glossary.md")
+    for entry in re.split(r"^# ", file.read_text("utf-8"), flags=re.MULTILINE)[1:]:
+        head, _, body = entry.partition("\n")
+        kind, name, aliases = re.fullmatch(r"([\w ]+): (.+?)(?: \((.+)\))?", head).groups()  # type: ignore[union-attr]
+        text: list[str] = []
+        sections: list[tuple[str, str]] = []
+        for paragraph in re.split(r"\n\s*\n|\n(?=[A-Z][a-z]+: )", body.strip()):
+            title, colon, rest = paragraph.partition(": ")
+            if colon and re.fullmatch(r"[A-Z][a-z]+", title):
+                sections.append((title, " ".join(rest.split())))
+            else:
+                lines = paragraph.splitlines()
+                kept = all(line.startswith("    ") for line in lines)
+                text.append("\n".join(x[4:] for x in lines) if kept else " ".join(lines))
+        if kind == "scale rule":
+            formats = [f for f, each in FORMATS.items() if name in each.scale_rules]
+            sections.append(("Formats", ", ".join(formats)))
+            sections.append(("Used", ", ".join(USED_BY[name]) or "by nobody as a default"))
+        names = tuple(aliases.split(", ")) if aliases else ()
+        yield Topic(name, kind, text[0], tuple(text[1:]), tuple(sections), names)
 
 
 @cache
 def topics() -> dict[str, Topic]:
     """All topics by name, in the order of KINDS."""
-    found = [
-        *_metrics(),
-        *_formats(),
-        *_scale_rules(),
-        *_strategies(),
-        *_trainers(),
-        *_sites(),
-        *_verdicts(),
-        *_words(),
-    ]
+    found = sorted((*_declared(), *_glossary()), key=lambda topic: KINDS.index(topic.kind))
     return {topic.name: topic for topic in found}
 
 
 def _key(name: str) -> str:
-    return re.sub(r"[\s_-]+", " ", name.strip().lower())
+    """A name without what does not tell it apart: case, a unit and punctuation."""
+    return _spaced(name.removesuffix(" dB")) or name
+
+
+def _spaced(name: str) -> str:
+    return re.sub(r"[\s_%.()-]+", " ", name.lower()).strip()
+
+
+@cache
+def _by_key() -> dict[str, Topic]:
+    found: dict[str, Topic] = {}
+    for topic in topics().values():
+        found.setdefault(_key(topic.name), topic)
+    for topic in topics().values():
+        for alias in topic.aliases:
+            found.setdefault(_key(alias), topic)
+    return found
 
 
 def explain(name: str) -> Topic:
-    """The topic of a name; a format may come with its scale rule or a rotation.
+    """The topic of a name, alias, column title, or of what only one of them begins with.
+
+    A format may come with its scale rule or a rotation.
 
     Raises:
         UsageError: there is none; the hint lists the closest names.
     """
-    known = topics()
-    by_key = {_key(each): topic for each, topic in known.items()}
-    by_key |= {_key(alias): known[meant] for alias, meant in ALIASES.items()}
+    by_key = _by_key()
+    if name in topics():
+        return topics()[name]
     if _key(name) in by_key:
         return by_key[_key(name)]
     if re.split(r"[:+]", name)[0] in FORMATS:
-        return _format(formats.parse_spec(name), name)
-    unknown = unknown_name("word", name, known)
-    closest = unknown.hint.removeprefix("choose from: ").split(", ")[:CLOSEST]
-    raise UsageError(
-        unknown.message, f"the closest are {', '.join(closest)}; `srdd explain` lists all"
-    )
+        return _format(parse_spec(name), name)
+    begun = {topic.name: topic for key, topic in by_key.items() if key.startswith(_spaced(name))}
+    if len(begun) == 1:
+        return next(iter(begun.values()))
+    raise UsageError(f"unknown word {name!r}", _closest(name, topics()))
 
 
-__all__ = ["KINDS", "Topic", "explain", "topics"]
+def _closest(name: str, known: Iterable[str]) -> str:
+    hint = unknown_name("word", name, known).hint.removeprefix("choose from: ")
+    closest = ", ".join(hint.split(", ")[:CLOSEST])
+    return f"the closest are {closest}; `srdd explain` lists all"

@@ -1,4 +1,4 @@
-"""Figures and untrusted names as text for a terminal."""
+"""Names from outside, fit to be shown: what every renderer starts from."""
 
 from __future__ import annotations
 
@@ -23,39 +23,3 @@ def safe(text: str, *, longest: int = 200) -> str:
         for c in text
     )
     return shown if len(shown) <= longest else shown[: longest - 1] + "…"
-
-
-def number(value: float | None, digits: int = 1) -> str:
-    """A figure with so many decimals; a dash where it is undefined."""
-    return "-" if value is None else f"{value:.{digits}f}"
-
-
-def percent(value: float | None, digits: int = 1) -> str:
-    """A fraction as a percentage without its sign; a dash where it is undefined."""
-    return number(None if value is None else 100 * value, digits)
-
-
-def with_half_width(
-    value: float | None,
-    interval: tuple[float, float] | None,
-    *,
-    digits: int = 1,
-    scale: float = 1.0,
-) -> str:
-    """A figure with half the width of its interval: `17.2 ±0.3`."""
-    if value is None:
-        return "-"
-    shown = f"{scale * value:.{digits}f}"
-    if interval is None:
-        return shown
-    half = scale * (interval[1] - interval[0]) / 2
-    return f"{shown} ±{half:.{digits}f}"
-
-
-def bar(share: float, cells: int, *, ascii_only: bool) -> str:
-    """A bar of `share` of `cells`, to an eighth of a cell where the terminal has the characters."""
-    eighths = round(max(0.0, min(1.0, share)) * cells * 8)
-    if ascii_only:
-        return "#" * round(eighths / 8)
-    full, rest = divmod(eighths, 8)
-    return "█" * full + ("" if rest == 0 else " ▏▎▍▌▋▊▉"[rest])
