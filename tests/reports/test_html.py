@@ -81,7 +81,9 @@ class TestLines:
         series = (Series("one", (0.1, 0.2, 0.4)),)
         plot = plot_of(Chart("t", "lines", "layer", (0, 1, 2), measure, series))
         ticks = {text: y for y, text in plot.ticks}
-        assert [ticks["10"], ticks["20"], ticks["40"]] == [y for _, y in plot.lines[0].marks]
+        marks = [y for _, y in plot.lines[0].marks]
+        assert [ticks["10"], ticks["20"], ticks["40"]] == marks
+        assert marks[0] - marks[-1] > HEIGHT / 2
 
     def test_a_gap_breaks_the_line_and_a_lonely_value_is_marked(self) -> None:
         line = plot_of(lines([1.0, 2.0, None, 3.0])).lines[0]
@@ -97,6 +99,12 @@ class TestLines:
         assert [x for x, _ in points] == [x for x, _ in reversed(points)]
         low, _, _, high = (y for _, y in points)
         assert (low + high) / 2 == pytest.approx(line.marks[0][1], abs=0.1)
+
+    def test_a_gap_in_the_intervals_breaks_the_band(self) -> None:
+        end = (0.5, 1.5)
+        series = Series("one", (1.0,) * 6, (end, end, None, end, end, None))
+        line = plot_of(Chart("t", "lines", "layer", tuple(range(6)), DECIBELS, (series,))).lines[0]
+        assert (line.path.count("M"), line.band.count("M")) == (1, 2)
 
     @pytest.mark.parametrize("values", [[], [None, None], [5.0], [0.0, 0.0], [1e-9, 2e12]])
     def test_odd_values_have_a_scale(self, values: list[float | None]) -> None:
@@ -140,15 +148,16 @@ class TestLines:
 class TestBars:
     @pytest.fixture
     def plot(self) -> Plot:
-        series = (Series("q", (1.0, 2.0)), Series("down", (3.0, None)))
+        series = (Series("q", (1.0, 2.0)), Series("down", (3.0, None)), Series("o", (1.0, None)))
         return plot_of(Chart("KL", "bars", "layer", (0, 1), Measure("nat"), series))
 
     def test_parts_are_stacked_from_zero_on(self, plot: Plot) -> None:
-        first, second, alone = plot.bars
-        assert first.y == second.y + second.height
+        first, second, third, alone = plot.bars
+        assert first.y == pytest.approx(second.y + second.height)
+        assert second.y == pytest.approx(third.y + third.height)
         assert first.y + first.height == HEIGHT == alone.y + alone.height
         assert second.height == pytest.approx(3 * first.height, abs=0.3)
-        assert (second.series, alone.series) == (1, 0)
+        assert [bar.series for bar in plot.bars] == [0, 1, 2, 0]
 
     def test_the_highest_stack_fits(self, plot: Plot) -> None:
         assert min(bar.y for bar in plot.bars) > 0
@@ -240,6 +249,13 @@ class TestScans:
         for site in ("input", "weight"):
             assert f"SQNR, site {site}" in text
         assert text.count("Gaussian floor of mxfp4:floor: 18.8 dB") == 2
+
+    def test_products_with_one_operand_quantized_are_columns_and_no_charts(self) -> None:
+        found = Elements(shown(scan_of({"linear": SITES})))
+        assert found.count("table", **{"class": "heat few"}) == 1
+        assert "SQNR, site linear, both quantized" in found.text
+        assert "SQNR, site linear, input quantized" not in found.text
+        assert "W4A16" in found.text
 
     def test_scans_lie_over_each_other(self) -> None:
         text = shown(made([0.2, 0.3]), made([0.2, 0.3, 0.4]))
