@@ -30,7 +30,7 @@ LINE_HEIGHT = 14
 SHADES = 10
 """Strengths of colour on either side of a heat map's neutral one."""
 
-MANY, DENSE = 14, 40
+MANY, DENSE = 10, 40
 """From so many columns on, figures in a heat map's cells cannot be read: on a phone, and at all."""
 
 

@@ -24,6 +24,7 @@ from srdd.reports.scan_view import (
     sites_and_formats,
     token_chart,
 )
+from srdd.reports.sensitivity_view import check_table, cost_chart, cost_table, summary
 from srdd.reports.verdicts import LEGEND
 from srdd.reports.view import Block, Chart, Column, Measure, Series, Table, Text
 
@@ -49,7 +50,7 @@ def page(scans: Scans) -> str:
         list(_lead(scans)),
         [
             Section("Distance from the floor by layer and kind", list(_heats(scans))),
-            Section("SQNR by layer", list(_profiles(scans))),
+            Section("By layer", [*_costs(scans), *_profiles(scans)]),
             Section("SQNR of single tokens", list(_tokens(scans))),
             Section("Noise by strategy", list(_noise(scans))),
             Section("Tables", [block for one in scans for block in _tables(*one, scans)]),
@@ -94,10 +95,7 @@ def _heats(scans: Scans) -> Iterator[Chart]:
 
 
 def _profiles(scans: Scans) -> Iterator[Chart]:
-    """A chart for each site, with a line for each format of each scan.
-
-    Another figure by layer, such as bars stacked by kind, is one more `Chart` here.
-    """
+    """A chart for each site, with a line for each format of each scan."""
     by_place: dict[str, list[tuple[str, Group]]] = {}
     for name, groups in scans:
         for group in _shown(groups):
@@ -110,6 +108,25 @@ def _profiles(scans: Scans) -> Iterator[Chart]:
             yield replace(chart, title=f"{chart.title}, site {place}")
 
 
+def _costs(scans: Scans) -> Iterator[Block]:
+    """What quantization costs the predictions, in words and by layer, where a scan tells."""
+    for name, groups in scans:
+        for spec in _costed(groups):
+            for sentence in summary(groups[0].scan, spec):
+                yield Text(_of(name, scans) + sentence)
+    for name, groups in scans:
+        for spec in _costed(groups):
+            chart = cost_chart(groups[0].scan, spec)
+            yield replace(chart, title=_of(name, scans) + chart.title)
+
+
+def _costed(groups: Sequence[Group]) -> list[str]:
+    """The formats of a scan whose cost it tells."""
+    sensitivity = groups[0].scan.sensitivity
+    known = {change.format for change in sensitivity.changes} if sensitivity else set()
+    return [spec for spec in dict.fromkeys(group.spec for group in groups) if spec in known]
+
+
 def _tokens(scans: Scans) -> Iterator[Chart]:
     for name, groups in scans:
         for group in _main(groups):
@@ -120,9 +137,13 @@ def _tokens(scans: Scans) -> Iterator[Chart]:
 
 def _tables(name: str, groups: Sequence[Group], scans: Scans) -> Iterator[Block]:
     first = [group for group in groups if group.spec == groups[0].spec]
-    tables = [scan_table(first)]
+    tables: list[Table] = []
+    for spec in _costed(groups):
+        scan = groups[0].scan
+        tables += [cost_table(scan, spec, "tensor"), *filter(None, [check_table(scan, spec)])]
     if all(record.replicates is not None for group in first for record in group.tensors):
-        tables.insert(0, scan_table(first, "kind"))
+        tables.append(scan_table(first, "kind"))
+    tables.append(scan_table(first))
     if table := sites_and_formats(groups):
         tables.append(table)
     tables.append(replace(scan_table(groups, most=None), details=True))

@@ -7,11 +7,13 @@ import hashlib
 import re
 from collections.abc import Sequence
 from html.parser import HTMLParser
+from typing import Any
 
 import pytest
 from made_scans import PROTOTYPE, made, rising, scan_of, with_metric
 
 from srdd.documents.scan import NotMeasured, Scan, load_scan
+from srdd.documents.sensitivity import Changed, Sensitivity
 from srdd.reports.answer import answer
 from srdd.reports.groups import groups_of
 from srdd.reports.html import Section, render
@@ -30,6 +32,26 @@ def shown(*scans: Scan) -> str:
 def lines(values: Sequence[float | None], **options: object) -> Chart:
     series = (Series("one", tuple(values)),)
     return Chart("t", "lines", "layer", tuple(range(len(values))), DECIBELS, series, **options)  # type: ignore[arg-type]
+
+
+def costed(scan: Scan) -> Scan:
+    """The scan with what three layers' linears cost in mxfp4:floor: 0.1 and 0.3 nats a token."""
+    changes = [
+        Changed(
+            nats=[10 * cost, 10 * cost],
+            value=cost,
+            interval=None,
+            layer=layer,
+            tensor=f"model.layers.{layer}.{name}",
+            format="mxfp4:floor",
+            operands="both",
+        )
+        for layer in range(3)
+        for name, cost in (("self_attn.q_proj", 0.1), ("mlp.down_proj", 0.3))
+    ]
+    rest: dict[str, Any] = {"joint": [], "noise": [], "checks": [], "not_measured": {}}
+    section = Sensitivity(method="direct", samples=0, tokens=[10, 10], changes=changes, **rest)
+    return scan.model_copy(update={"sensitivity": section})
 
 
 class Elements(HTMLParser):
@@ -184,7 +206,8 @@ class TestHeat:
         assert (heat.low, heat.high, heat.key[0]) == ("-6.0 dB", "+6.0 dB", "worse m10")
 
     @pytest.mark.parametrize(
-        ("columns", "size", "kept"), [(12, "few", 12), (28, "many", 6), (80, "dense", 8)]
+        ("columns", "size", "kept"),
+        [(8, "few", 8), (12, "many", 12), (28, "many", 6), (80, "dense", 8)],
     )
     def test_labels_of_columns_thin_out(self, columns: int, size: str, kept: int) -> None:
         series = (Series("down", (0.0,) * columns),)
@@ -256,6 +279,21 @@ class TestScans:
         assert "SQNR, site linear, both quantized" in found.text
         assert "SQNR, site linear, input quantized" not in found.text
         assert "W4A16" in found.text
+
+    def test_what_quantization_costs_stands_beside_sqnr(self) -> None:
+        scan = costed(scan_of({"input": SITES}))
+        found = Elements(shown(scan))
+        sections = [word for word in found.words if word == "By layer"]
+        assert len(sections) == 2  # the heading, and the link to it
+        assert found.count("rect", **{"class": "s0"}) == 3
+        assert found.count("rect", **{"class": "s1"}) == 3
+        assert "layer 2\nq: 100.000 mnat\ndown: 300.000 mnat" in found.text
+
+    def test_costs_of_formats_that_are_not_shown_are_left_out(self) -> None:
+        formats = {"mxfp4:floor": 0.0, "nvfp4:token": 1.0}
+        scan = costed(scan_of({"input": SITES}, formats=formats))
+        text = page([("a", groups_of(scan, formats=["nvfp4"]))])
+        assert "mnat" not in text
 
     def test_scans_lie_over_each_other(self) -> None:
         text = shown(made([0.2, 0.3]), made([0.2, 0.3, 0.4]))
