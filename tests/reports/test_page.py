@@ -393,7 +393,7 @@ class TestLooks:
             active.send_keys(Keys.TAB)
         for wanted in (
             "a Skip to the content",
-            "a SQNR by layer",
+            "a By layer",
             "button Dark theme",
             "button second: mxfp4:floor",
             "button vs floor dB",
