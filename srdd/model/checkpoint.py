@@ -157,6 +157,9 @@ def _is_a_file(path: Path) -> InputError:
     if suffix in (".json", ".gz", ".html", ".md"):
         hint = f"name the model: a folder or a Hub id; to show a scan: srdd report {path}"
         return InputError(f"{path} is a document, not a model", hint)
+    if suffix in (".parquet", ".jsonl", ".txt", ".csv"):
+        hint = f"name the model, and the prompts with --prompts {path}"
+        return InputError(f"{path} is a file of prompts, not a model", hint)
     if suffix in _WEIGHTS and not (path.parent / "config.json").exists():
         hint = "save the model with save_pretrained(FOLDER) and name that folder"
         return InputError(f"{path} has weights but no config.json beside it", hint)

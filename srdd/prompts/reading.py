@@ -27,7 +27,7 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, TypeAlias
 
-from srdd.errors import InputError, UsageError
+from srdd.errors import InputError, UsageError, unknown_name
 
 KEYS = ("prompt", "messages", "text")
 """Where a record keeps its prompt, in order of preference."""
@@ -143,12 +143,8 @@ def read_prompts(
                 prompts = _from_parquet(stream, name, keys)
             elif suffix in JSON_SUFFIXES:
                 prompts = _from_json(_lines(stream, name), name, keys)
-            elif suffix and column is not None:
-                raise UsageError(
-                    f"{name} is plain text, which has no columns", "leave out --prompt-column"
-                )
             elif suffix:
-                prompts = _from_text(_lines(stream, name))
+                prompts = _from_text(_lines(stream, name), name, keys)
             else:
                 prompts = _from_either(_lines(stream, name), name, keys)
             return _collect(name, prompts, limit, skip)
@@ -207,7 +203,9 @@ def _binary(name: str) -> InputError:
     )
 
 
-def _from_text(lines: Lines) -> Iterator[Prompt]:
+def _from_text(lines: Lines, name: str, keys: Sequence[str]) -> Iterator[Prompt]:
+    if keys != KEYS:
+        raise UsageError(f"{name} is plain text, which has no columns", "leave out --prompt-column")
     return (Prompt(text=line) for _, line in lines)
 
 
@@ -215,9 +213,8 @@ def _from_either(lines: Lines, name: str, keys: Sequence[str]) -> Iterator[Promp
     """JSON Lines or text, whichever the first line looks like."""
     for first in lines:
         whole = chain([first], lines)
-        yield from (
-            _from_json(whole, name, keys) if first[1].lstrip()[0] == "{" else _from_text(whole)
-        )
+        read = _from_json if first[1].lstrip()[0] == "{" else _from_text
+        yield from read(whole, name, keys)
 
 
 def _from_json(lines: Lines, name: str, keys: Sequence[str] = KEYS) -> Iterator[Prompt]:
@@ -250,6 +247,8 @@ def _from_parquet(stream: IO[bytes], name: str, keys: Sequence[str]) -> Iterator
         table = pyarrow.parquet.ParquetFile(stream)
         columns = table.schema_arrow.names
         column = next((key for key in keys if key in columns), None)
+        if column is None and keys != KEYS:
+            raise unknown_name(f"column of {name}", keys[0], columns)
         if column is None:
             raise InputError(
                 f"{name} has no column with prompts: its columns are {_listed(columns)}",

@@ -85,6 +85,7 @@ def test_a_file_is_no_model() -> None:
     ("name", "message", "hint"),
     [
         ("scan.json", "is a document, not a model", "srdd report"),
+        ("prompts.parquet", "is a file of prompts", "--prompts"),
         ("model-q4.gguf", "is a GGUF file", "checkpoint that the GGUF file was made from"),
         ("policy.pt", "no config.json", "save_pretrained"),
         ("model.safetensors", "no config.json", "save_pretrained"),

@@ -499,3 +499,27 @@ def test_reading_prompts_imports_neither_torch_nor_transformers_nor_pyarrow() ->
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
     assert done.stdout.strip() == b"[]"
+
+
+# Another column
+
+
+def test_another_column_holds_the_prompts_if_it_is_named(write: Write, tmp_path: Path) -> None:
+    lines = write("a.jsonl", '{"prompt": "no", "question": "one"}\n{"question": "two"}\n')
+    assert texts(read_prompts(lines, column="question")) == ["one", "two"]
+    rows = parquet(tmp_path / "a.parquet", {"prompt": ["no"], "dialog": [CHAT]})
+    assert read_prompts(rows, column="dialog").prompts[0].chat() == CHAT
+
+
+def test_a_column_that_is_not_there_lists_those_that_are(tmp_path: Path) -> None:
+    path = parquet(tmp_path / "a.parquet", {"id": [1], "question": ["one"]})
+    error = refusal(path, column="qestion")
+    assert error.message == f"unknown column of {path} 'qestion'"
+    assert error.hint == "choose from: question, id"
+
+
+@pytest.mark.parametrize("name", ["a.txt", "pipe"])
+def test_plain_text_has_no_columns(name: str, write: Write) -> None:
+    error = refusal(write(name, "one\ntwo\n"), column="question")
+    assert isinstance(error, UsageError)
+    assert error.hint == "leave out --prompt-column"
