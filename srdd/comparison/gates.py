@@ -224,14 +224,10 @@ def _new(each: Difference, gate: Gate) -> tuple[float | None, bool | None]:
 
 def _nothing_to_judge(gate: Gate, unknown: int, count_unsure: bool) -> InputError:
     if unknown and not count_unsure:
-        return InputError(
-            f"the gate {gate.text!r} has nothing to judge: {counted(unknown, 'figure')} without an "
-            "interval, or undefined",
-            "add --count-unsure to judge figures without intervals, scan with more prompts, or "
-            "gate a metric that the scans have",
-        )
-    what = "no figure of all layers together" if gate.scope == "overall" else "all are undefined"
-    return InputError(
-        f"the gate {gate.text!r} has nothing to judge: {what}",
-        "use scans that hold sums and this metric, or drop the gate",
-    )
+        what = f"{counted(unknown, 'figure')} without an interval, or undefined"
+        hint = "add --count-unsure to judge figures without intervals, or scan with more prompts"
+    else:
+        overall = gate.scope == "overall" and not unknown
+        what = "no figure of all layers together" if overall else "all are undefined"
+        hint = "use scans that hold sums and this metric, or drop the gate"
+    return InputError(f"the gate {gate.text!r} has nothing to judge: {what}", hint)

@@ -99,24 +99,20 @@ def _formats(scan: Scan) -> list[str]:
     return list(dict.fromkeys(map(_spec, scan.records)))
 
 
-def _named(name: str, formats: Sequence[str], which: str) -> str:
-    """The one of `formats` that `name` means."""
-    fitting = [spec for spec in formats if name in (spec, spec.partition(":")[0])]
-    if not fitting:
-        raise unknown_name(f"format of {which}", name, formats)
-    if len(fitting) > 1:
-        raise UsageError(f"{which} has several {name}", f"name one of: {', '.join(fitting)}")
-    return fitting[0]
-
-
-def _partner(spec: str | None, formats: Sequence[str], which: str) -> str:
-    """The format to compare with `spec` in the scan whose format is not named."""
-    if spec in formats:
-        return str(spec)
-    if len(formats) == 1:
+def _choose(name: str | None, partner: str | None, formats: Sequence[str], which: str) -> str:
+    """The format of one scan: the one that is named, else the partner's, else its only one."""
+    wanted = name or partner
+    fitting = [spec for spec in formats if wanted in (spec, spec.partition(":")[0])]
+    if name is None and not fitting and len(formats) == 1:
         return formats[0]
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        raise UsageError(f"{which} has several {wanted}", f"name one of: {', '.join(fitting)}")
+    if name is not None:
+        raise unknown_name(f"format of {which}", name, formats)
     raise UsageError(
-        f"{which} has no {spec}, but {', '.join(formats)}",
+        f"{which} has no {wanted}, but {', '.join(formats)}",
         f"name one of these with --{which.lower()}-format",
     )
 
@@ -133,19 +129,21 @@ def pair_formats(
         UsageError: a name fits none or several, or it is not clear which belong together.
     """
     ours, theirs = _formats(old), _formats(new)
-    if old_format is None and new_format is None:
-        shared = [(spec, spec) for spec in theirs if spec in ours]
-        if shared:
-            return shared
-        if len(ours) == len(theirs) == 1:
-            return [(ours[0], theirs[0])]
-        raise UsageError(
-            f"no format is in both: OLD has {', '.join(ours)}, NEW has {', '.join(theirs)}",
-            "name one of each with --old-format and --new-format",
-        )
-    first = None if old_format is None else _named(old_format, ours, "OLD")
-    second = None if new_format is None else _named(new_format, theirs, "NEW")
-    return [(first or _partner(second, ours, "OLD"), second or _partner(first, theirs, "NEW"))]
+    if old_format is not None:
+        first = _choose(old_format, None, ours, "OLD")
+        return [(first, _choose(new_format, first, theirs, "NEW"))]
+    if new_format is not None:
+        second = _choose(new_format, None, theirs, "NEW")
+        return [(_choose(None, second, ours, "OLD"), second)]
+    shared = [(spec, spec) for spec in theirs if spec in ours]
+    if shared:
+        return shared
+    if len(ours) == len(theirs) == 1:
+        return [(ours[0], theirs[0])]
+    raise UsageError(
+        f"no format is in both: OLD has {', '.join(ours)}, NEW has {', '.join(theirs)}",
+        "name one of each with --old-format and --new-format",
+    )
 
 
 def match(
