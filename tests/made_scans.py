@@ -12,6 +12,8 @@ import numpy as np
 from srdd.documents import scan as schema
 from srdd.documents.records import REPLICATES, Measured, build
 from srdd.documents.scan import Scan
+from srdd.documents.sensitivity import Changed, Sensitivity
+from srdd.documents.sensitivity_figures import checked, figure
 from srdd.numerics import histogram, sums
 from srdd.numerics.formats import parse_spec
 from srdd.numerics.sites import OPERANDS
@@ -280,3 +282,58 @@ def _at_level(
         undefined_tokens=0,
         operands=operands,
     )
+
+
+COSTING_TOKENS = np.array([10.0, 30.0])
+
+
+def costing(costs: list[float], method: str = "estimate") -> Scan:
+    """A scan with these costs of two tensors a layer, whose local errors rise with the layer."""
+    layers = len(costs) // 2
+    scan = made(
+        [0.1 + 0.01 * layer for layer in range(layers)],
+        tensors=("q_proj", "up_proj"),
+        site="input",
+        prompts=4,
+    )
+    named = [
+        record.model_copy(update={"tensor": f"layers.{record.layer}.{record.tensor}"})
+        for record in scan.records
+    ]
+    scan = scan.model_copy(update={"records": named})
+    names = [record.tensor for record in scan.select("input")]
+    changes = [
+        Changed(
+            **figure(np.array([10.0, 30.0]) * cost, COSTING_TOKENS),
+            layer=place // 2,
+            tensor=name,
+            format="mxfp4:floor",
+            operands="both",
+        )
+        for place, (name, cost) in enumerate(zip(names, costs, strict=True))
+    ]
+    measured = COSTING_TOKENS * sum(costs)
+    checks = [
+        checked(None, "mxfp4:floor", "both", measured * 0.5, measured, COSTING_TOKENS),
+        checked(
+            names[0],
+            "mxfp4:floor",
+            "both",
+            COSTING_TOKENS * costs[0],
+            COSTING_TOKENS * costs[0],
+            COSTING_TOKENS,
+        ),
+    ]
+    section = Sensitivity.model_validate(
+        {
+            "method": method,
+            "samples": 4,
+            "tokens": [10, 30],
+            "changes": changes,
+            "joint": [],
+            "noise": [],
+            "checks": checks,
+            "not_measured": {},
+        }
+    )
+    return scan.model_copy(update={"sensitivity": section})

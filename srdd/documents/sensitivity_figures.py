@@ -11,7 +11,12 @@ from numpy.typing import NDArray
 from srdd.documents.sensitivity import Changed, Checked, Figure, Operands, Sensitivity
 from srdd.errors import UsageError, unknown_name
 from srdd.model.kinds import kind_of
-from srdd.numerics.confidence import kendall_tau, leave_one_out, mean_interval
+from srdd.numerics.confidence import (
+    kendall_tau,
+    leave_one_out,
+    mean_interval,
+    ranking_stability,
+)
 
 Sums = NDArray[np.float64]
 
@@ -109,6 +114,25 @@ def rows_of(
             }
         )
     return rows
+
+
+def stability_of(
+    sensitivity: Sensitivity, format: str, top_k: int, seed: int
+) -> tuple[float | None, float | None]:
+    """How stable the ranking of layers is; see `srdd.numerics.confidence.ranking_stability`.
+
+    None where there are fewer than two groups of prompts or layers.
+    """
+    layers: dict[int, Sums] = {}
+    for change in sensitivity.changes:
+        if (change.format, change.operands) == (format, "both"):
+            layers[change.layer] = layers.get(change.layer, 0.0) + np.array(change.nats)
+    tokens = np.array(sensitivity.tokens, dtype=np.float64)
+    sums = np.stack([layers[layer] for layer in sorted(layers)], axis=1)[tokens > 0]
+    if min(sums.shape) < 2:
+        return None, None
+    # All layers have the same tokens, so sums rank as means do.
+    return ranking_stability(sums[:, :, None], lambda each: each[..., 0], -1.0, top_k, seed=seed)
 
 
 def joint_of(sensitivity: Sensitivity, format: str, operands: Operands = "both") -> dict[str, Any]:

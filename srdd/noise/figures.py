@@ -7,6 +7,7 @@ proportional to an error's size:
     sqnr_db                                 10^(-sqnr_db / 20), noise over signal as an amplitude
     vs_floor_db                             10^(-vs_floor_db / 20): the same times a constant, which
                                             gives the same multipliers
+    kl                                      its square root: KL grows with the square of an error
 
 A decibel figure itself is no weight: its zero is arbitrary, and a mean of decibels is no mean of
 anything.
@@ -18,15 +19,19 @@ import hashlib
 import math
 import statistics
 from dataclasses import dataclass
+from typing import Any
 
 import orjson
 
 from srdd.documents.document import Interval
 from srdd.documents.scan import Ranking, Record, Scan
+from srdd.documents.sensitivity import Sensitivity
 from srdd.errors import InputError, UsageError, unknown_name
 
-METRICS = ("relative_error", "sqnr_db", "deadzone", "relative_l1", "vs_floor_db")
+METRICS = ("relative_error", "sqnr_db", "deadzone", "relative_l1", "vs_floor_db", "kl")
 """What layers can be ranked by; the first is the default."""
+
+KL = "kl"
 
 ACTS_ON = {"rmsnorm": "input", "linear": "weight"}
 """layer type -> the site that noise on it acts on."""
@@ -49,6 +54,7 @@ class Figures:
         records: the records behind them, pooled over the tensors of a layer.
         rankings: what the scan says about the stability of rankings of these records.
         seed: of resampling.
+        sensitivity: that of the scan, for `kl`.
     """
 
     site: str
@@ -62,6 +68,7 @@ class Figures:
     records: tuple[Record, ...]
     rankings: tuple[Ranking, ...]
     seed: int
+    sensitivity: Sensitivity | None = None
 
     def __len__(self) -> int:
         return len(self.values)
@@ -84,6 +91,12 @@ class Figures:
 
     def stability(self, top_k: int) -> Stability:
         """How stable the ranking, and the set of the worst `top_k`, are with other prompts."""
+        if self.metric == KL:
+            from srdd.documents.sensitivity_figures import stability_of as stability_of_kl
+
+            assert self.sensitivity is not None
+            spec = f"{self.format}:{self.scale_rule}"
+            return stability_of_kl(self.sensitivity, spec, top_k, self.seed)
         metric = _measured(self.metric)
         for ranking in self.rankings:
             if (ranking.metric, ranking.top_k) == (metric, top_k):
@@ -110,10 +123,11 @@ def figures_of(scan: Scan, *, site: str | None, format: str | None, metric: str)
         scan: what to read.
         site: a site of the scan; see `default_site` for None.
         format: a format of the scan; None if it holds only one.
-        metric: one of METRICS.
+        metric: one of METRICS. `kl` is what quantizing both operands of a layer's linears costs,
+            the sum over them; the site is then that of the other figures.
 
     Raises:
-        UsageError: no such site, format or metric in the scan.
+        UsageError: no such site, format or metric in the scan, or no sensitivity for `kl`.
         InputError: a layer has no figure, or its metric is undefined.
     """
     if metric not in METRICS:
@@ -126,8 +140,13 @@ def figures_of(scan: Scan, *, site: str | None, format: str | None, metric: str)
         settings = scan.settings
         records = pool_layers(records, rounding=settings.rounding)
     _check_complete(scan, records, site)
-    values = _values(records, metric)
     first = records[0]
+    intervals: list[Interval | None]
+    if metric == KL:
+        values, intervals = _costs(scan, f"{first.format}:{first.scale_rule}")
+    else:
+        values = _values(records, metric)
+        intervals = [getattr(record.intervals, metric, None) for record in records]
     group = (first.site, first.format, first.scale_rule, first.operands)
     return Figures(
         site=site,
@@ -135,7 +154,7 @@ def figures_of(scan: Scan, *, site: str | None, format: str | None, metric: str)
         scale_rule=first.scale_rule,
         metric=metric,
         values=tuple(values),
-        intervals=tuple(getattr(record.intervals, metric, None) for record in records),
+        intervals=tuple(intervals),
         badness=tuple(_badness(metric, value) for value in values),
         sqnr_db=tuple(record.metrics.sqnr_db for record in records),
         records=tuple(records),
@@ -143,7 +162,21 @@ def figures_of(scan: Scan, *, site: str | None, format: str | None, metric: str)
             r for r in scan.rankings if (r.site, r.format, r.scale_rule, r.operands) == group
         ),
         seed=scan.settings.seed,
+        sensitivity=scan.sensitivity,
     )
+
+
+def _costs(scan: Scan, spec: str) -> tuple[list[float], list[Interval | None]]:
+    """What quantizing each layer costs, nats a token, with intervals."""
+    rows = {row["layer"]: row for row in scan.sensitivities(spec, "both", "layer")}
+    missing = [layer.index for layer in scan.model.layers if layer.index not in rows]
+    if missing:
+        raise InputError(
+            f"the scan has no kl of layer {missing[0]}",
+            "scan the whole model with --kl: a strategy compares every layer with every other",
+        )
+    ordered = [rows[layer] for layer in sorted(rows)]
+    return [row["kl"] for row in ordered], [row["kl_interval"] for row in ordered]
 
 
 def _check_complete(scan: Scan, records: list[Record], site: str) -> None:
@@ -173,7 +206,8 @@ def _values(records: list[Record], metric: str) -> list[float]:
     for record in records:
         value = _value(record, metric)
         if value is None:
-            usable = [m for m in METRICS if all(_value(each, m) is not None for each in records)]
+            local = [m for m in METRICS if m != KL]
+            usable = [m for m in local if all(_value(each, m) is not None for each in records)]
             reason = record.undefined.get(_measured(metric), "the scan does not say why")
             raise InputError(
                 f"{metric} of layer {record.layer} is undefined: {reason}",
@@ -184,6 +218,8 @@ def _values(records: list[Record], metric: str) -> list[float]:
 
 
 def _badness(metric: str, value: float) -> float:
+    if metric == KL:
+        return math.sqrt(value)
     if _measured(metric) != "sqnr_db":
         return value
     if abs(value) > 3000:
@@ -198,7 +234,7 @@ def fingerprint(scan: Scan) -> str:
     leaves out when, where and how fast the scan ran. So a scan made twice, or saved and read again,
     keeps its fingerprint.
     """
-    content = {
+    content: dict[str, Any] = {
         "model": [scan.model.name, scan.model.fingerprint],
         "calibration": scan.calibration.fingerprint,
         "settings": scan.settings.model_dump(mode="json"),
@@ -211,4 +247,8 @@ def fingerprint(scan: Scan) -> str:
             for r in scan.records
         ],
     }
+    if scan.sensitivity is not None:
+        content["sensitivity"] = [
+            [c.tensor, c.format, c.operands, c.value] for c in scan.sensitivity.changes
+        ]
     return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()

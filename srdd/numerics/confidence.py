@@ -20,7 +20,7 @@ What this does not cover: prompts of another kind than those measured.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -261,27 +261,56 @@ def _spread(metric: str, figures: Values) -> float:
     return float(np.std(figures, ddof=1) / abs(mean)) if len(figures) > 1 and mean != 0 else np.nan
 
 
+def ranking_stability(
+    replicates: Values,
+    figures: Callable[[Values], Values],
+    sign: float,
+    top_k: int,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> tuple[float | None, float | None]:
+    """How stable a ranking is: Kendall's tau between halves, and how often the worst change.
+
+    Arguments:
+        replicates: sums (replicates, things, fields), of at least two replicates and two things.
+        figures: (..., things, fields) -> (..., things), finite for all of them.
+        sign: sorting by sign * figure puts the worst first.
+        top_k: size of the set of worst things.
+
+    Returns:
+        The mean tau between rankings from random halves of the replicates, and the share of
+        bootstrap draws (Efron 1979) in which the set of the worst is another one.
+    """
+    count = len(replicates)
+    rng = np.random.default_rng(seed)
+    order = rng.permuted(np.tile(np.arange(count), (HALVES, 1)), axis=1)
+    halves = (order < count // 2).astype(np.float64)
+    first = figures(np.tensordot(halves, replicates, axes=1))
+    second = figures(np.tensordot(1 - halves, replicates, axes=1))
+    tau = float(np.mean([kendall_tau(a, b) for a, b in zip(first, second, strict=True)]))
+    drawn = figures(np.tensordot(draws(count, resamples, seed), replicates, axes=1))
+    worst = np.argsort(sign * figures(replicates.sum(axis=0)), kind="stable")[:top_k]
+    sets = np.argsort(sign * drawn, axis=1, kind="stable")[:, :top_k]
+    change = float(np.mean((np.sort(sets) != np.sort(worst)).any(axis=1)))
+    return _defined(tau), _defined(change)
+
+
+def _defined(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
 def stability(
     replicates: Sums, metric: str, top_k: int, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> Stability:
     """Stability of the ranking of layers (replicates, layers, fields) by `metric`, worst first."""
     figures = METRICS[metric].compute
-    sign = METRICS[metric].sign
     whole = figures(replicates.sum(axis=0))
-    layers = len(whole)
-    top_k = min(top_k, max(1, layers // 2))
+    top_k = min(top_k, max(1, len(whole) // 2))
     kept = occupied(replicates)
-    tau = change = np.nan
-    if len(kept) >= FEWEST_REPLICATES and layers > 1 and np.isfinite(whole).all():
-        rng = np.random.default_rng(seed)
-        order = rng.permuted(np.tile(np.arange(len(kept)), (HALVES, 1)), axis=1)
-        halves = (order < len(kept) // 2).astype(np.float64)
-        first = figures(np.tensordot(halves, kept, axes=1))
-        second = figures(np.tensordot(1 - halves, kept, axes=1))
-        tau = float(np.mean([kendall_tau(a, b) for a, b in zip(first, second, strict=True)]))
-        drawn = figures(np.tensordot(draws(len(kept), resamples, seed), kept, axes=1))
-        worst = np.argsort(sign * whole, kind="stable")[:top_k]
-        sets = np.argsort(sign * drawn, axis=1, kind="stable")[:, :top_k]
-        change = float(np.mean((np.sort(sets) != np.sort(worst)).any(axis=1)))
-    defined = [None if np.isnan(v) else float(v) for v in (tau, change, _spread(metric, whole))]
-    return Stability(metric, top_k, *defined)
+    tau = change = None
+    if len(kept) >= FEWEST_REPLICATES and len(whole) > 1 and np.isfinite(whole).all():
+        tau, change = ranking_stability(
+            kept, figures, METRICS[metric].sign, top_k, resamples=resamples, seed=seed
+        )
+    return Stability(metric, top_k, tau, change, _defined(_spread(metric, whole)))

@@ -12,6 +12,7 @@ from srdd.noise.recommendation import summary
 from srdd.noise.zones import by_depth, zone_of
 from srdd.numerics.metrics import METRICS
 from srdd.reports.scan_view import DISTANCE
+from srdd.reports.sensitivity_view import KL
 from srdd.reports.view import INDEX, Block, Column, Estimate, Field, Measure, Table, Text, tabulate
 
 _DECIBELS = Measure("dB", digits=1)
@@ -96,6 +97,8 @@ def _layers(config: RinConfig, scan: Scan) -> Table:
 def _metric_column(metric: str) -> Column:
     if metric in METRICS:
         return Column(METRICS[metric].label, Measure.of(metric))
+    if metric == "kl":
+        return Column("KL", KL)
     return Column("vs floor", DISTANCE)
 
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
-from made_scans import made
+from made_scans import costing, made
 
-from srdd.documents.scan import Scan
-from srdd.documents.sensitivity import Changed, Sensitivity, checked, figure
 from srdd.reports.sensitivity_view import (
     check_table,
     cost_chart,
@@ -18,51 +15,7 @@ from srdd.reports.sensitivity_view import (
 )
 from srdd.reports.view import Estimate, Table, Text
 
-TOKENS = np.array([10.0, 30.0])
 FORMAT = "mxfp4:floor"
-KINDS = ("q_proj", "up_proj")
-
-
-def costing(costs: list[float], method: str = "estimate") -> Scan:
-    """A scan with these costs of two tensors a layer, whose local errors rise with the layer."""
-    layers = len(costs) // 2
-    scan = made(
-        [0.1 + 0.01 * layer for layer in range(layers)], tensors=KINDS, site="input", prompts=4
-    )
-    named = [
-        record.model_copy(update={"tensor": f"layers.{record.layer}.{record.tensor}"})
-        for record in scan.records
-    ]
-    scan = scan.model_copy(update={"records": named})
-    names = [record.tensor for record in scan.select("input")]
-    changes = [
-        Changed(
-            **figure(np.array([10.0, 30.0]) * cost, TOKENS),
-            layer=place // 2,
-            tensor=name,
-            format=FORMAT,
-            operands="both",
-        )
-        for place, (name, cost) in enumerate(zip(names, costs, strict=True))
-    ]
-    measured = TOKENS * sum(costs)
-    checks = [
-        checked(None, FORMAT, "both", measured * 0.5, measured, TOKENS),
-        checked(names[0], FORMAT, "both", TOKENS * costs[0], TOKENS * costs[0], TOKENS),
-    ]
-    section = Sensitivity.model_validate(
-        {
-            "method": method,
-            "samples": 4,
-            "tokens": [10, 30],
-            "changes": changes,
-            "joint": [],
-            "noise": [],
-            "checks": checks,
-            "not_measured": {},
-        }
-    )
-    return scan.model_copy(update={"sensitivity": section})
 
 
 def column(table: Table, title: str) -> list[object]:
