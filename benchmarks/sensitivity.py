@@ -6,8 +6,8 @@
 For each model and format, every linear is quantized on its own (both operands) and the KL of the
 next-token distribution measured directly. Scores that could stand in for it are compared by
 Kendall's tau and, ours, by Spearman's rank correlation and by its ratio to the direct figure.
-Results of each model and format are kept in build/sensitivity, so an interrupted run goes on; the table goes to
-docs/sensitivity.md.
+Results of each model and format are kept in build/sensitivity, so an interrupted run goes on; the
+table goes to docs/sensitivity.md.
 """
 
 from __future__ import annotations
@@ -329,7 +329,8 @@ def table() -> str:
             *rows,
             "",
             "Cost in forward passes over the same prompts, by the clock: the estimate in one "
-            f"format, each further format, and all linears of one format directly (counted): {listed}.",
+            "format, each further format, and (counted) all linears of one format directly: "
+            f"{listed}.",
         ]
     )
 
