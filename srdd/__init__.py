@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from srdd.measurement.scanner import scan_model
     from srdd.noise import suggest
     from srdd.numerics.quantize import fake_quantize, measure
+    from srdd.reports.report import report
     from srdd.simulation.evaluator import evaluate_model as evaluate
     from srdd.simulation.simulator import simulate
 
@@ -36,6 +37,7 @@ _HOMES = {
     "load_scan": "srdd.documents.scan:load_scan",
     "measure": "srdd.numerics.quantize:measure",
     "merge_scans": "srdd.documents.merge:merge_scans",
+    "report": "srdd.reports.report:report",
     "rin": "srdd.rin",
     "scan_model": "srdd.measurement.scanner:scan_model",
     "sensitivity": "srdd.measurement.sensitivity",
@@ -56,6 +58,7 @@ __all__ = [
     "load_scan",
     "measure",
     "merge_scans",
+    "report",
     "rin",
     "scan_model",
     "sensitivity",

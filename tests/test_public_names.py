@@ -22,6 +22,7 @@ NAMES = {
     "load_scan",
     "measure",
     "merge_scans",
+    "report",
     "rin",
     "scan_model",
     "sensitivity",

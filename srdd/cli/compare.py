@@ -71,9 +71,10 @@ def compare(
     Checkpoints, formats or scale rules. Intervals come from the prompts, paired where both scans
     have the same. Needs no model.
     """
-    from srdd.cli.output import deliver, form_of, free_target
+    from srdd.cli.output import deliver, free_target
     from srdd.cli.scans import load
     from srdd.comparison import compare_scans, judge
+    from srdd.reports.report import form_of
 
     form = form_of(form, output, FORMS)
     target = free_target(output, force=force)

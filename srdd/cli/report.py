@@ -5,22 +5,14 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from srdd.cli import options
 from srdd.cli.options import OUTPUT, SITE, SPEC, VIEW, option
 from srdd.errors import UsageError
-
-if TYPE_CHECKING:
-    from srdd.documents.scan import Scan
-    from srdd.reports.view import Block
-
-FORMS = ("terminal", "markdown", "html", "csv", "tsv")
-
-MOST_SCANS = 8
-"""Lines in one chart that can still be told apart."""
+from srdd.reports.report import FORMS
 
 
 def report(
@@ -41,16 +33,16 @@ def report(
     by: Annotated[
         str | None,
         option(
-            "A row for each layer, tensor or (terminal only) kind of tensor.",
+            "A row for each layer, tensor or kind of tensor.",
             "NAME",
-            default="tensor; csv and tsv: layer",
+            default="tensor; csv, tsv, json: layer",
             panel=OUTPUT,
             **VIEW,
         ),
     ] = None,
     form: Annotated[
         str | None,
-        options.form("terminal, markdown, html (a page with charts), csv or tsv.", FORMS),
+        options.form("terminal, markdown, html (a page with charts), csv, tsv or json.", FORMS),
     ] = None,
     output: Annotated[
         str | None,
@@ -73,15 +65,11 @@ def report(
     Needs no model. html overlays several scans; the other forms print one after the other.
     """
     from srdd.cli import scans as reading
-    from srdd.cli.output import deliver, form_of, free_target
+    from srdd.cli.output import deliver, free_target
+    from srdd.reports.report import content, form_of
 
     form = form_of(form, output, FORMS)
-    view = _view(form, by)
     sources = scans or [reading.newest()]
-    if form == "html" and len(sources) > MOST_SCANS:
-        raise UsageError(
-            f"{len(sources)} scans in one page", f"overlay at most {MOST_SCANS}, or use --as csv"
-        )
     if sources.count("-") > 1:
         raise UsageError("standard input is named twice", "it holds one scan")
     if form == "html" and output is None and sys.stdout.isatty():
@@ -95,58 +83,11 @@ def report(
         )
         for source, stem in zip(sources, stems, strict=True)
     ]
-    deliver(_content(form, named, site, format, view, everything), target, force=force)
-
-
-def _view(form: str, by: str | None) -> str:
-    if by is not None and form in ("markdown", "html"):
-        raise UsageError(
-            f"--by does nothing to {form}, which holds layers and tensors", "leave it out"
-        )
-    if by == "kind" and form != "terminal":
-        raise UsageError(f"{form} has a row a layer or tensor", "use --by layer or --by tensor")
-    return by or ("tensor" if form == "terminal" else "layer")
+    made = content(named, form, sites=site, formats=format, by=by, everything=everything)
+    deliver(made, target, force=force)
 
 
 def _page_name(sources: list[str]) -> str:
     first = "srdd-report" if sources[0] == "-" else Path(sources[0]).stem
     stem = re.sub(r"[^A-Za-z0-9._+-]+", "-", first).strip("-.")[:80] or "srdd-report"
     return f"{stem}{f'-and-{len(sources) - 1}' if sources[1:] else ''}.html"
-
-
-def _content(
-    form: str,
-    scans: list[tuple[str, Scan]],
-    sites: list[str],
-    formats: list[str],
-    view: str,
-    everything: bool,
-) -> bytes | list[Block]:
-    """The report: its bytes, or what to print on a terminal."""
-    from srdd.reports.groups import groups_of
-
-    groups = [
-        (name, groups_of(scan, sites, formats, "the scan" if len(scans) == 1 else f"scan {name}"))
-        for name, scan in scans
-    ]
-    if form == "terminal":
-        from srdd.reports.scan_view import scan_blocks
-        from srdd.reports.view import Text
-
-        blocks: list[Block] = []
-        for name, each in groups:
-            blocks += [Text(f"scan {name}", "heading")] if len(groups) > 1 else []
-            blocks += scan_blocks(each, view, everything=everything)
-        return blocks
-    if form == "markdown":
-        from srdd.reports.guide import guide
-
-        return "\n".join(guide(each) for _, each in groups).encode()
-    if form == "html":
-        from srdd.reports.html_page import page
-
-        return page(groups).encode()
-    from srdd.reports.delimited import delimited
-
-    flat = [(name, group) for name, each in groups for group in each]
-    return delimited(flat, form, view).encode()
