@@ -118,6 +118,7 @@ def _format(spec: FormatSpec, name: str) -> Topic:
     figures = ", ".join(
         f"{metric.title} {Measure.of(metric).with_unit(floor[metric.name])}"
         for metric in METRICS.values()
+        if metric.name in floor
     )
     users = "; ".join(f"{r}: {', '.join(USED_BY[r])}" for r in each.scale_rules if USED_BY[r])
     pitfalls = (

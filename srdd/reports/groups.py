@@ -101,7 +101,7 @@ class Group:
             nothing: dict[str, float | None] = dict.fromkeys(METRICS)
             return nothing | {"sqnr_db": known[0] if known else None}
         found: Floor = floor_of(parse_spec(self.spec), self.scan.settings.rounding)
-        return {name: getattr(found, name) for name in METRICS}
+        return {name: getattr(found, name, None) for name in METRICS}
 
     def values(self, metric: str, layers: Sequence[int] | range | None = None) -> list[float]:
         """A metric's defined values over the layers, or over some of them, in order."""

@@ -36,6 +36,10 @@ from srdd.reports.view import (
 
 MOST_ROWS = 20
 MOST_MISSING = 5
+MORE = (
+    "`srdd report` shows more: --all every row, --by kind or layer the tensors pooled, --site and "
+    "--format others, --as markdown or html the whole."
+)
 ALIKE_DB = 1.0
 """Two errors whose energies differ by less count as alike."""
 
@@ -243,6 +247,8 @@ def scan_blocks(
         blocks.append(table)
     if scan.sensitivity is not None:
         blocks += sensitivity_blocks(scan, by, everything=everything)
+    if not everything:
+        blocks.append(Text(MORE, "note"))
     blocks.append(Text(LEGEND, "note"))
     blocks += _missing(scan, None if everything else MOST_MISSING)
     blocks += [Text(warning, "warning") for warning in scan.warnings]

@@ -122,6 +122,7 @@ def _table(table: Table, console: Console, options: ConsoleOptions) -> RenderRes
         pad_edge=False,
         padding=(0, GAP - 1, 0, 0),
         header_style="bold",
+        border_style="dim",
     )
     for n in shown:
         unit = (f"\n{columns[n].measure.unit}", "not bold dim") if units else ""

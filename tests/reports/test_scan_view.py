@@ -248,7 +248,7 @@ class TestBlocks:
         blocks = scan_blocks(groups_of(self.everything()))
         roles = [block.role for block in blocks if isinstance(block, Text)]
         assert roles[:2] == ["heading", "answer"]
-        assert roles.count("note") == 1
+        assert roles.count("note") == 2  # how to see more, and the legend
 
     def test_the_heading_says_what_was_measured(self) -> None:
         first = scan_blocks(groups_of(thorough([0.2] * 3)))[0]
