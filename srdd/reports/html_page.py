@@ -10,10 +10,11 @@ from dataclasses import replace
 
 from srdd.documents.rin import RinConfig
 from srdd.errors import counted
-from srdd.noise import CONTROLS, fingerprint
+from srdd.noise import CONTROLS
 from srdd.numerics.sites import SITES
 from srdd.reports.answer import answer
 from srdd.reports.groups import Group
+from srdd.reports.guide import noise_group, provenance
 from srdd.reports.html import Section, render
 from srdd.reports.noise import configurations
 from srdd.reports.scan_view import (
@@ -156,7 +157,7 @@ def _noise(scans: Scans) -> Iterator[Block]:
     """The multipliers of every strategy; the controls are for `srdd suggest` to write."""
     texts: list[Text] = []
     for name, groups in scans:
-        group = next((group for group in groups if group.site == "input"), groups[0])
+        group = noise_group(groups)
         configs, failed = configurations(group)
         series = [
             Series(strategy, _multipliers(config))
@@ -195,25 +196,9 @@ def _multipliers(config: RinConfig) -> tuple[float, ...]:
 
 def _source(name: str, groups: Sequence[Group], scans: Scans) -> Iterator[Block]:
     scan = groups[0].scan
-    model, text, run = scan.model, scan.calibration, scan.run
     yield from (Text(_of(name, scans) + warning, "warning") for warning in scan.warnings)
-    rows = {
-        "model": model.name,
-        "revision": model.revision,
-        "weights": model.fingerprint,
-        "calibration text": text.source,
-        "text's fingerprint": text.fingerprint,
-        "rounding": scan.settings.rounding,
-        "device": run.device,
-        "kernel": run.kernel,
-        "software": ", ".join(f"{key} {value}" for key, value in run.versions.items()),
-        "command": run.command,
-        "started": run.started,
-        "figures' fingerprint": fingerprint(scan),
-    }
     columns = (Column("", align="left"), Column("", align="left"))
-    known = tuple((key, value) for key, value in rows.items() if value)
-    yield Table(f"{_of(name, scans)}scan", columns, known)
+    yield Table(f"{_of(name, scans)}scan", columns, tuple(provenance(scan)))
     missing = scan.not_measured
     if missing:
         more = len(missing) - MOST_MODULES
