@@ -59,7 +59,7 @@ def _check_settings(first: Scan, other: Scan, who: str) -> None:
 
 
 def _check_prompts(first: Calibration, other: Calibration, who: str) -> None:
-    """Refuse prompts that both hold, and tell an overlap from a prompt that stands there twice.
+    """Refuse prompts that are in both, and tell an overlap from prompts that repeat.
 
     Parts that were cut so that they overlap share the last prompts of one and the first of the
     other. Any other pattern rather means that the prompts themselves repeat.
@@ -77,7 +77,7 @@ def _check_prompts(first: Calibration, other: Calibration, who: str) -> None:
     if places == overlap:
         where = "they overlap: the last of one are the first of the other"
     elif count == len(other.prompt_fingerprints):
-        where = "all that the second holds"
+        where = "all prompts of the second"
     else:
         where = f"such as number {places[0][0]} of one and number {places[0][1]} of the other"
     raise MergeError(
@@ -178,7 +178,7 @@ def merge_scans(
 
     Arguments:
         scans: at least one.
-        repeated: whether a prompt that several hold really stands several times in the whole, and
+        repeated: whether a prompt in several scans really occurs several times in the whole, and
             counts as often; otherwise it is taken for a mistake in cutting the prompts.
         names: what errors call the scans, one each.
 

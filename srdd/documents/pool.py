@@ -18,7 +18,7 @@ from srdd.errors import InputError
 from srdd.numerics.confidence import stability
 
 POOLED = "all"
-"""What stands in place of a tensor's name where several are pooled."""
+"""The tensor's name where several are pooled."""
 
 
 def pool_groups(groups: Iterable[Sequence[Record]], *, rounding: str) -> list[Record]:

@@ -91,7 +91,7 @@ def read_prototype(content: dict[str, Any], name: str) -> schema.Scan:
     """A JSON object in the prototype's layout -> the Scan; `name` is what errors call it.
 
     Raises:
-        InputError: it holds no layer, an unknown format, a layer twice or one beyond the model, or
+        InputError: it has no layer, an unknown format, a layer twice or one beyond the model, or
             a figure that cannot be (negative, or a fraction above 1).
     """
     try:
@@ -193,7 +193,7 @@ def _scan(file: _File, spec: FormatSpec) -> schema.Scan:
         records=[_record(layer, spec) for layer in per_layer],
         rankings=[],
         not_measured=[
-            schema.NotMeasured(module=f"layer {index}", reason="the file holds no figures of it")
+            schema.NotMeasured(module=f"layer {index}", reason="the file has no figures of it")
             for index in range(count)
             if index not in measured
         ],

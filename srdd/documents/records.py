@@ -202,8 +202,8 @@ def unseen_experts(experts: Iterable[int], count: int) -> str | None:
 
 def experts_in(reason: str) -> tuple[set[int], int] | None:
     """The inverse of `unseen_experts`; None for any other reason."""
-    found = _UNSEEN.fullmatch(reason)
-    return found and ({int(name) for name in found[1].split(", ")}, int(found[2]))
+    match = _UNSEEN.fullmatch(reason)
+    return match and ({int(name) for name in match[1].split(", ")}, int(match[2]))
 
 
 def from_record(record: schema.Record) -> Measured:
@@ -214,7 +214,7 @@ def from_record(record: schema.Record) -> Measured:
     """
     if record.replicates is None or record.token_sqnr_db is None:
         raise MergeError(
-            f"the record of layer {record.layer} holds no sums, so it cannot be merged",
+            f"the record of layer {record.layer} has no sums, so it cannot be merged",
             "merge scans that `srdd scan` made",
         )
     stored = sums.from_lists(vars(record.replicates))

@@ -2,7 +2,7 @@
 
 Every strategy has the same form: tiers, each with a schedule and the layers that follow it, and for
 each layer a multiplier. In stage k of a tier's schedule, every weight of a layer's modules gets
-Gaussian noise of standard deviation multiplier * sigmas[k]. A layer that stands in no tier gets
+Gaussian noise of standard deviation multiplier * sigmas[k]. A layer in no tier gets
 none. So uniform noise is one tier that holds all layers with multiplier 1, the worst k layers are
 one tier that holds k, and zones are several tiers.
 
@@ -25,7 +25,9 @@ FEWEST_STAGES = 3
 MOST_STAGES = 10_000
 
 
-def why_unusable(sigma_start: float, sigma_end: float, num_stages: int) -> tuple[str, str] | None:
+def unusable_reason(
+    sigma_start: float, sigma_end: float, num_stages: int
+) -> tuple[str, str] | None:
     """What is wrong with a schedule, and what to do about it; None where nothing is.
 
     Trainers accept some of these and then do something else than was meant.
@@ -78,8 +80,8 @@ class Schedule(Part):
 
     @model_validator(mode="after")
     def _usable(self) -> Schedule:
-        if found := why_unusable(self.sigma_start, self.sigma_end, self.num_stages):
-            raise ValueError(found[0])
+        if problem := unusable_reason(self.sigma_start, self.sigma_end, self.num_stages):
+            raise ValueError(problem[0])
         return self
 
     @property
@@ -99,7 +101,7 @@ class NoisyModule(Part):
         size: number of weights.
         gain_rms: root mean square of the factors that a norm multiplies with; null if unknown.
         signal_to_noise_db: 10 log10(gain_rms^2 / sigma^2) at the first noisy stage, so that it can
-            be held against an SQNR: higher is less noise. A norm with an unknown gain counts as 1,
+            be compared with an SQNR: higher is less noise. A norm with an unknown gain counts as 1,
             which a warning says; null for a linear, whose weights the scan does not describe.
     """
 

@@ -14,6 +14,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, create_model, model_validator
 
+from srdd.documents.context import Calibration as Calibration
+from srdd.documents.context import Experts as Experts
+from srdd.documents.context import Layer as Layer
+from srdd.documents.context import Linear as Linear
+from srdd.documents.context import Model as Model
+from srdd.documents.context import Norm as Norm
+from srdd.documents.context import Run as Run
+from srdd.documents.context import Settings as Settings
+from srdd.documents.context import Thresholds as Thresholds
 from srdd.documents.document import (
     Count,
     Document,
@@ -47,139 +56,6 @@ def _part(name: str, doc: str, fields: Mapping[str, Any]) -> Any:
 def _range(metric: Metric) -> Any:
     lowest = None if metric.unit == "dB" else 0
     return Annotated[Number, Field(ge=lowest, le=metric.largest)] | None
-
-
-class Norm(Part):
-    """A normalisation module: where noise can be injected.
-
-    `gain_rms` is the root mean square of the factors that it multiplies with; null where they could
-    not be observed. `tied_to` is the first module with the same weight, where there is another.
-    """
-
-    name: str
-    kind: Literal["rmsnorm", "layernorm"]
-    type: str
-    size: Count
-    gain_rms: Positive | None
-    tied_to: str | None = None
-
-
-class Linear(Part):
-    """A linear module, with its weight seen as (out_features, in_features).
-
-    `tied_to` is the first module with the same weight, where there is another.
-    """
-
-    name: str
-    type: str
-    in_features: Count
-    out_features: Count
-    tied_to: str | None = None
-
-
-class Experts(Part):
-    """The weights of several experts, stacked in the parameter of this name."""
-
-    name: str
-    experts: Count
-    size: Count
-
-
-class Layer(Part):
-    """A decoder layer by its index in the model's own list.
-
-    Name and type are null in a scan that was not made by srdd.
-    """
-
-    index: Count
-    name: str | None
-    type: str | None
-    norms: list[Norm]
-    linears: list[Linear]
-    experts: list[Experts] = Field(default_factory=list)
-
-
-class Model(Part):
-    """Which model was measured.
-
-    `fingerprint` follows from the names, shapes, types and values of the weights as they were
-    loaded, so the same checkpoint in another dtype has another one. What a scan made by another
-    program does not tell is null, and its `source` is `prototype`.
-    """
-
-    name: str
-    source: Literal["folder", "hub", "memory", "prototype"]
-    revision: str | None
-    fingerprint: str | None
-    architecture: str | None
-    model_type: str | None
-    dtype: str | None
-    parameters: Count | None
-    hidden_size: Count | None
-    tokenizer: str | None
-    decoder: str | None
-    layers: list[Layer] = Field(min_length=1)
-    other_norms: list[Norm]
-
-    @model_validator(mode="after")
-    def _layers_in_order(self) -> Model:
-        if [layer.index for layer in self.layers] != list(range(len(self.layers))):
-            raise ValueError("the layers are not numbered 0, 1, 2, ... in order")
-        return self
-
-
-class Calibration(Part):
-    """Which text it was measured on. The fingerprints are of token ids, in order of the prompts.
-
-    `replicate_rule` says what a prompt's replicate follows from: its fingerprint (`prompt`: the
-    number that the first ten digits are, modulo 64), or, in version 1, its place modulo 64 in the
-    `order` of the prompts.
-    """
-
-    source: str | None
-    fingerprint: str | None
-    prompt_fingerprints: list[str]
-    prompts: Count | None
-    tokens: Count | None
-    truncated: Count | None
-    left_out: Count | None
-    max_length: Count | None
-    chat_template: bool | None
-    skip_first_token: bool | None
-    replicate_rule: Literal["prompt", "order"] = "prompt"
-
-
-class Thresholds(Part):
-    """Where a layer is flagged; see `srdd.numerics.metrics.Thresholds`."""
-
-    sqnr_db: Number
-    deadzone: Fraction
-    saturation: Fraction
-    relative_error: Positive
-
-
-class Settings(Part):
-    """How it was measured."""
-
-    formats: list[str] = Field(min_length=1)
-    sites: list[str] = Field(min_length=1)
-    include: list[str] = Field(default_factory=list)
-    exclude: list[str] = Field(default_factory=list)
-    rounding: str
-    seed: int
-    thresholds: Thresholds
-
-
-class Run(Part):
-    """When, where and with which software; not needed to read the figures."""
-
-    versions: dict[str, str]
-    device: str | None
-    kernel: str | None
-    batch_size: str | None
-    command: str | None
-    started: str
-    elapsed_s: Positive | None
 
 
 if TYPE_CHECKING:
@@ -333,8 +209,8 @@ class Scan(Document):
             UsageError: the scan does not have that site or format, or the name fits several.
         """
         if site not in self.settings.sites:
-            held = ", ".join(self.settings.sites)
-            raise UsageError(f"the scan holds no site {site!r}", f"it holds: {held}")
+            sites = ", ".join(self.settings.sites)
+            raise UsageError(f"the scan holds no site {site!r}", f"it holds: {sites}")
         name, _, rule = self._spec(format).partition(":")
         wanted = (site, name, rule, (operands or "both") if site == "linear" else None)
         kept = [r for r in self.records if (r.site, r.format, r.scale_rule, r.operands) == wanted]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from srdd.documents.rin import RinConfig, why_unusable
+from srdd.documents.rin import RinConfig, unusable_reason
 from srdd.documents.scan import Scan
 from srdd.errors import UsageError, unknown_name
 from srdd.noise import strategies
@@ -167,9 +167,9 @@ def checked_sigmas(start: float, end: float, num_stages: int) -> Sigmas:
     """The two sigmas of a schedule, if trainers do it as written.
 
     Raises:
-        UsageError: they do not; see `srdd.documents.rin.why_unusable`.
+        UsageError: they do not; see `srdd.documents.rin.unusable_reason`.
     """
-    if problem := why_unusable(start, end, num_stages):
+    if problem := unusable_reason(start, end, num_stages):
         raise UsageError(*problem)
     if not SMALLEST_SIGMA <= end <= start <= LARGEST_SIGMA:
         raise UsageError(

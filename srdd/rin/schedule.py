@@ -12,7 +12,7 @@ stage takes three steps:
 
 from __future__ import annotations
 
-from srdd.documents.rin import Schedule, why_unusable
+from srdd.documents.rin import Schedule, unusable_reason
 from srdd.errors import UsageError
 
 
@@ -22,7 +22,7 @@ def schedule(sigma_start: float, sigma_end: float, num_stages: int) -> Schedule:
     Raises:
         UsageError: with fewer than three stages, sigma that is not above 0, or sigma that grows.
     """
-    if problem := why_unusable(sigma_start, sigma_end, num_stages):
+    if problem := unusable_reason(sigma_start, sigma_end, num_stages):
         raise UsageError(*problem)
     return Schedule(sigma_start=sigma_start, sigma_end=sigma_end, num_stages=num_stages)
 

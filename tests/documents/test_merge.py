@@ -379,7 +379,7 @@ def test_a_prompt_that_repeats_is_told_from_an_overlap(scanned: Scanner, tokeniz
 
 
 def test_a_part_that_is_there_twice_is_told(scanned: Scanner) -> None:
-    with pytest.raises(MergeError, match="all that the second holds"):
+    with pytest.raises(MergeError, match="all prompts of the second"):
         merge_scans([scanned(0, 12), scanned(5, 7)])
 
 
@@ -407,4 +407,4 @@ def test_scans_of_another_program_hold_nothing_to_merge() -> None:
         bare.append(scan.model_copy(update={"records": records, "calibration": text}))
     with pytest.raises(MergeError) as caught:
         merge_scans(bare)
-    assert caught.value.message == ("the record of layer 0 holds no sums, so it cannot be merged")
+    assert caught.value.message == "the record of layer 0 has no sums, so it cannot be merged"

@@ -32,7 +32,7 @@ from srdd.documents.scan import Scan
 from srdd.errors import SrddError
 from srdd.noise import suggest
 
-EACH = 60
+EACH = 50
 SLOWEST_S = 20.0
 
 ALWAYS = ["report x.json"]
@@ -191,9 +191,10 @@ def use(document: Document) -> None:
     elif isinstance(document, Evaluation):
         from rich.console import Console
 
-        from srdd.reports.eval_table import evaluation_tables
+        from srdd.reports.evaluation_view import evaluation_blocks
+        from srdd.reports.terminal import render
 
-        Console(file=io.StringIO()).print(*evaluation_tables(document))
+        Console(file=io.StringIO()).print(*render(evaluation_blocks(document)))
 
 
 def tried(kind: str, seeds: Iterator[int] | range) -> tuple[int, list[str]]:
@@ -218,12 +219,13 @@ def main() -> None:
     kinds = sys.argv[2:] or list(documents())
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         for kind in kinds:
-            started = time.monotonic()
-            readable, wrong = tried(kind, range(count))
-            seconds = time.monotonic() - started
-            report = f"{kind}: {count} mutated, {readable} readable, {len(wrong)} wrong"
-            sys.stdout.write("\n    ".join([f"{report}, {seconds:.0f} s", *wrong[:40]]) + "\n")
-            sys.stdout.flush()
+            readable = 0
+            for start in range(0, count, 100):
+                more, wrong = tried(kind, range(start, min(start + 100, count)))
+                readable += more
+                report = f"{kind}: {min(start + 100, count)} mutated, {readable} readable"
+                sys.stdout.write("\n    ".join([report, *wrong]) + "\n")
+                sys.stdout.flush()
 
 
 if __name__ == "__main__":
