@@ -59,6 +59,8 @@ def verdict(record: Record, thresholds: Thresholds) -> Word:
 
 
 def tally(words: Iterable[Word]) -> Tally:
-    """How often each word occurs, the most serious first."""
+    """How often each word occurs, the most serious first; where some are serious, these alone."""
     counts = Counter(words)
-    return Tally(tuple((word, counts[word]) for word in MEANINGS if counts[word]))
+    found = [(word, counts[word]) for word in MEANINGS if counts[word]]
+    serious = [one for one in found if one[0].severity in ("alarm", "bad", "warning")]
+    return Tally(tuple(serious or found))

@@ -191,7 +191,7 @@ class TestRefusals:
         [
             (["--as", "pdf"], "unknown form 'pdf'", "choose from: "),
             (["--by", "head"], "unknown view 'head'", "choose from: "),
-                (["--as", "html", "--by", "kind"], "--by does nothing to html", "leave it out"),
+            (["--as", "html", "--by", "kind"], "--by does nothing to html", "leave it out"),
             (["-o", "a.md", "--by", "layer"], "--by does nothing to markdown", "leave it out"),
             (["--site", "weight"], "the scan holds no site 'weight'", "it holds: output"),
             (["--format", "nvfp4"], "the scan holds no format 'nvfp4'", "it holds: mxfp4:floor"),
