@@ -12,6 +12,7 @@ from srdd.documents import scan as schema
 from srdd.errors import MergeError, counted
 from srdd.numerics import histogram, sums
 from srdd.numerics.confidence import few_carry_most, few_prompts, intervals, stability
+from srdd.numerics.floors import WIDTH
 from srdd.numerics.formats import FormatSpec, parse_spec
 from srdd.numerics.metrics import derive, floor_of, product_floor_db, why_undefined
 from srdd.numerics.sites import UNDEFINED, needs_prompts, ranked_by
@@ -69,6 +70,15 @@ def add(a: Measured, b: Measured) -> Measured:
     )
 
 
+def _width(measured: Measured, pooled: sums.Sums) -> float:
+    """Values in a row of what is quantized; at site `linear`, whose rows are outputs, unknown."""
+    tokens = float(sums.field(pooled, "tokens"))
+    if measured.operands is not None or tokens == 0:
+        return WIDTH
+    values = sums.field(pooled, "elements") + sums.field(pooled, "nonfinite")
+    return float(values) / tokens
+
+
 def _defined(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
@@ -81,7 +91,8 @@ def _record(
     meaningless = UNDEFINED.get(measured.site, {})
     metrics |= dict.fromkeys(meaningless)
     sqnr = metrics["sqnr_db"]
-    floor = product_floor_db(floor_of(measured.spec, rounding).sqnr_db, measured.operands)
+    floor = floor_of(measured.spec, rounding, _width(measured, pooled)).sqnr_db
+    floor = product_floor_db(floor, measured.operands)
     first_bin, counts = histogram.to_span(measured.tokens_by_sqnr)
     quantiles = [histogram.quantile(measured.tokens_by_sqnr, q) for q in (0.05, 0.50, 0.95)]
     single = {name: values[0] for name, values in sums.to_lists(pooled[None]).items()}

@@ -2,8 +2,12 @@
 
 A verdict against a fixed threshold says little, since Gaussian data in MXFP4 fails all of the
 guide's; the distance from the format's floor says what the data adds to it. This is plain data, so
-that readers of finished scans need no numerics. It comes from 21 million values for each line, by
-numpy and ml_dtypes alone: `python tests/numerics/kernels/gaussian.py` prints it anew.
+that readers of finished scans need no numerics. It comes from 7 or 21 million values for each line,
+by numpy and ml_dtypes alone: `python tests/numerics/kernels/gaussian.py` prints it anew.
+
+Where a power of two scales a block, the figures depend on where the normal's scale falls between
+two powers of two: SWING_DB says how far the SQNR moves over such an octave. Where a row shares a
+scale, they depend on the row's length: a longer row has a larger maximum and so a coarser grid.
 """
 
 from __future__ import annotations
@@ -18,10 +22,7 @@ from srdd.numerics.formats import FormatSpec
 class Floor:
     """What independent standard normal values get in a format: its own limit, no model's fault.
 
-    The figures depend a little on where the normal's scale falls between two powers of two: over an
-    octave, the SQNR of mxfp4 moves by 0.2 dB around these values. Where a row shares a scale, they
-    are for rows of 4096 values; longer ones have larger maxima and so a coarser grid. A rotation
-    leaves Gaussian data Gaussian, and its format's floor as it is.
+    A rotation leaves Gaussian data Gaussian, and its format's floor as it is.
     """
 
     sqnr_db: float
@@ -31,6 +32,38 @@ class Floor:
     relative_error: float
     relative_l1: float
 
+
+WIDTH = 4096
+"""The row length that a floor is for where none is given."""
+
+SWING_DB: dict[str, float] = {
+    "mxfp4:floor": 0.36,
+    "mxfp4:even": 0.12,
+    "mxfp4:ceil": 0.53,
+    "mxfp4:rceil": 0.25,
+    "mxfp6_e2m3:floor": 0.16,
+    "mxfp6_e2m3:even": 0.13,
+    "mxfp6_e2m3:ceil": 0.53,
+    "mxfp6_e2m3:rceil": 0.12,
+    "mxfp6_e3m2:floor": 0.15,
+    "mxfp6_e3m2:even": 0.05,
+    "mxfp6_e3m2:ceil": 0.05,
+    "mxfp6_e3m2:rceil": 0.05,
+    "mxfp8_e4m3:floor": 0.75,
+    "mxfp8_e4m3:even": 0.35,
+    "mxfp8_e4m3:ceil": 0.04,
+    "mxfp8_e4m3:rceil": 0.04,
+    "mxfp8_e5m2:floor": 0.15,
+    "mxfp8_e5m2:even": 0.05,
+    "mxfp8_e5m2:ceil": 0.05,
+    "mxfp8_e5m2:rceil": 0.05,
+    "mxint8:floor": 0.82,
+    "mxint8:even": 0.82,
+    "mxint8:ceil": 0.83,
+    "mxint8:rceil": 0.83,
+}
+"""How far the SQNR in dB moves while the scale of normal values goes through an octave; 0 for
+formats that are not listed, whose scales are no powers of two."""
 
 _FLOORS: dict[tuple[str, str], Floor] = {
     ("mxfp4:floor", "even"): Floor(18.788, 0.08793, 0.02338, 0.1263, 0.2101, 0.1079),
@@ -140,13 +173,69 @@ _FLOORS: dict[tuple[str, str], Floor] = {
 }
 
 
-def floor_of(spec: FormatSpec, rounding: str = "even") -> Floor:
+_BY_WIDTH: dict[tuple[str, str, int], Floor] = {
+    ("int8_token:absmax", "even", 64): Floor(44.537, 0.008151, 0, 0, 0.02718, 0.006306),
+    ("int8_token:absmax", "toward-zero", 64): Floor(38.503, 0.01626, 0, 0, 0.04696, 0.01264),
+    ("int8_token:absmax", "stochastic", 64): Floor(41.523, 0.008117, 0, 0, 0.03775, 0.008411),
+    ("int8_token:absmax", "even", 128): Floor(43.784, 0.008889, 0, 0, 0.02929, 0.006927),
+    ("int8_token:absmax", "toward-zero", 128): Floor(37.769, 0.01773, 0, 0, 0.0505, 0.01384),
+    ("int8_token:absmax", "stochastic", 128): Floor(40.773, 0.008847, 0, 0, 0.04078, 0.009237),
+    ("int8_token:absmax", "even", 256): Floor(43.142, 0.009566, 0, 0, 0.03122, 0.007489),
+    ("int8_token:absmax", "toward-zero", 256): Floor(37.137, 0.01912, 0, 0, 0.05376, 0.01494),
+    ("int8_token:absmax", "stochastic", 256): Floor(40.132, 0.009528, 0, 0, 0.04347, 0.009986),
+    ("int8_token:absmax", "even", 1024): Floor(42.076, 0.01081, 0, 0, 0.03472, 0.008503),
+    ("int8_token:absmax", "toward-zero", 1024): Floor(36.080, 0.02164, 0, 0, 0.05955, 0.01694),
+    ("int8_token:absmax", "stochastic", 1024): Floor(39.067, 0.01081, 0, 0, 0.04829, 0.01134),
+    ("int8_token:absmax", "even", 16384): Floor(40.464, 0.01304, 0, 0, 0.04069, 0.01027),
+    ("int8_token:absmax", "toward-zero", 16384): Floor(34.470, 0.02611, 0, 0, 0.06942, 0.02045),
+    ("int8_token:absmax", "stochastic", 16384): Floor(37.454, 0.01304, 0, 0, 0.05659, 0.01369),
+    ("fp8_e4m3_token:absmax", "even", 64): Floor(32.021, 2.684e-06, 0, 0, 0.02219, 0.02142),
+    ("fp8_e4m3_token:absmax", "toward-zero", 64): Floor(26.174, 6.782e-06, 0, 0, 0.04322, 0.04202),
+    ("fp8_e4m3_token:absmax", "stochastic", 64): Floor(29.011, 2.402e-06, 0, 0, 0.02959, 0.02855),
+    ("fp8_e4m3_token:absmax", "even", 128): Floor(31.796, 3.25e-06, 0, 0, 0.02236, 0.02194),
+    ("fp8_e4m3_token:absmax", "toward-zero", 128): Floor(26.020, 7.912e-06, 0, 0, 0.04344, 0.04276),
+    ("fp8_e4m3_token:absmax", "stochastic", 128): Floor(28.789, 2.826e-06, 0, 0, 0.02982, 0.02925),
+    ("fp8_e4m3_token:absmax", "even", 256): Floor(31.665, 3.532e-06, 0, 0, 0.02245, 0.02223),
+    ("fp8_e4m3_token:absmax", "toward-zero", 256): Floor(25.925, 8.618e-06, 0, 0, 0.04357, 0.04319),
+    ("fp8_e4m3_token:absmax", "stochastic", 256): Floor(28.656, 3.391e-06, 0, 0, 0.02994, 0.02964),
+    ("fp8_e4m3_token:absmax", "even", 1024): Floor(31.561, 3.956e-06, 0, 0, 0.02251, 0.02245),
+    ("fp8_e4m3_token:absmax", "toward-zero", 1024): Floor(
+        25.841, 1.003e-05, 0, 0, 0.04366, 0.04355
+    ),
+    ("fp8_e4m3_token:absmax", "stochastic", 1024): Floor(28.548, 4.097e-06, 0, 0, 0.03003, 0.02993),
+    ("fp8_e4m3_token:absmax", "even", 16384): Floor(31.553, 5.51e-06, 0, 0, 0.02252, 0.02249),
+    ("fp8_e4m3_token:absmax", "toward-zero", 16384): Floor(
+        25.840, 1.272e-05, 0, 0, 0.0437, 0.04364
+    ),
+    ("fp8_e4m3_token:absmax", "stochastic", 16384): Floor(
+        28.535, 5.228e-06, 0, 0, 0.03004, 0.02999
+    ),
+}
+"""The same for rows of other lengths, where a row shares a scale."""
+
+_WIDTHS = sorted({width for _, _, width in _BY_WIDTH} | {WIDTH})
+
+
+def floor_of(spec: FormatSpec, rounding: str = "even", width: float = WIDTH) -> Floor:
     """The Gaussian floor of a format under a rounding.
 
     Ties have measure zero in continuous data, so `half-away` has the floor of `even`.
+
+    Arguments:
+        width: values in a row; between the lengths in the table, figures are interpolated over its
+            logarithm (0.07 dB at most), beyond them they are those of the nearest.
     """
     name = f"{spec.format.unrotated}:{spec.scale_rule}"
-    return _FLOORS[name, "even" if rounding == "half-away" else rounding]
+    rounding = "even" if rounding == "half-away" else rounding
+    floor = _FLOORS[name, rounding]
+    if (name, rounding, _WIDTHS[0]) not in _BY_WIDTH:
+        return floor
+    width = min(max(width, _WIDTHS[0]), _WIDTHS[-1])
+    upper = next(n for n in _WIDTHS[1:] if width <= n)
+    lower = _WIDTHS[_WIDTHS.index(upper) - 1]
+    share = math.log(width / lower) / math.log(upper / lower)
+    first, second = (vars(_BY_WIDTH.get((name, rounding, n), floor)) for n in (lower, upper))
+    return Floor(**{key: (1 - share) * first[key] + share * second[key] for key in first})
 
 
 def product_floor_db(floor_db: float, operands: str | None) -> float:

@@ -20,7 +20,7 @@ from importlib import resources
 from srdd.errors import UsageError, unknown_name
 from srdd.noise import CONTROLS, STRATEGIES
 from srdd.noise.exports import TRAINERS
-from srdd.numerics.floors import floor_of
+from srdd.numerics.floors import SWING_DB, WIDTH, floor_of
 from srdd.numerics.formats import FORMATS, GROUPS, USED_BY, Element, FormatSpec, parse_spec
 from srdd.numerics.metrics import METRICS
 from srdd.numerics.sites import SITES, UNDEFINED
@@ -114,6 +114,11 @@ def _format(spec: FormatSpec, name: str) -> Topic:
     rules = ", ".join(
         f"{rule} {floor_of(FormatSpec(each, rule)).sqnr_db:.1f}" for rule in each.scale_rules
     )
+    swing = max(SWING_DB.get(f"{each.unrotated}:{rule}", 0.0) for rule in each.scale_rules)
+    if swing:
+        rules += f"; it moves by up to {swing:.1f} dB with the data's scale between powers of two"
+    elif not each.block:
+        rules += f", for rows of {WIDTH:,} values; in longer rows it is lower"
     floor = vars(floor_of(spec))
     figures = ", ".join(
         f"{metric.title} {Measure.of(metric).with_unit(floor[metric.name])}"

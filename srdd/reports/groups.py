@@ -13,6 +13,7 @@ from functools import cached_property
 from srdd.documents.scan import Operands, Ranking, Record, Scan
 from srdd.errors import InputError, UsageError, unknown_name
 from srdd.noise.zones import Zone, by_depth
+from srdd.numerics.floors import WIDTH
 from srdd.numerics.formats import parse_spec
 from srdd.numerics.metrics import METRICS, Floor, Thresholds, floor_of
 from srdd.numerics.sites import ranked_by
@@ -100,7 +101,11 @@ class Group:
         if self.operands is not None:
             nothing: dict[str, float | None] = dict.fromkeys(METRICS)
             return nothing | {"sqnr_db": known[0] if known else None}
-        found: Floor = floor_of(parse_spec(self.spec), self.scan.settings.rounding)
+        sums = [record.sums for record in self.tensors if record.sums is not None]
+        tokens = sum(each.tokens for each in sums)
+        values = sum(each.elements + each.nonfinite for each in sums)
+        width = values / tokens if tokens else WIDTH
+        found: Floor = floor_of(parse_spec(self.spec), self.scan.settings.rounding, width)
         return {name: getattr(found, name, None) for name in METRICS}
 
     def values(self, metric: str, layers: Sequence[int] | range | None = None) -> list[float]:

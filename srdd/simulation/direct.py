@@ -128,7 +128,8 @@ def measure_directly(
         for change in sorted(waiting, key=lambda change: (change.tensor is not None, change.layer)):
             sums = np.zeros(REPLICATES)
             states.advance(change.layer if change.tensor else 0)
-            include = (only(change.tensor),) if change.tensor else selection.include
+            # The estimate counts every linear, so routers change here as well.
+            include = (only(change.tensor),) if change.tensor else selection.include or ("*",)
             with simulate(
                 model,
                 change.format if change.operands != "input" else None,

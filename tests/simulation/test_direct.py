@@ -45,7 +45,7 @@ def whole_passes(model: nn.Module, change: Change) -> np.ndarray:
                 model,
                 change.format if change.operands != "input" else None,
                 change.format if change.operands != "weight" else None,
-                include=[change.tensor] if change.tensor else [],
+                include=[change.tensor or "*"],
             ):
                 moved = predictions.logits_of(model, batch, torch.device("cpu"))
             kl = predictions.sums(plain, moved, batch)[:, 2].numpy()

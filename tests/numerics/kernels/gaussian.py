@@ -2,9 +2,11 @@
 
     python tests/numerics/kernels/gaussian.py [SPEC ...]
 
-prints the lines of the table for these specs (`mxfp4:floor`), or for all, from VALUES values each.
+prints the lines of the tables for these specs (`mxfp4:floor`), or for all, from VALUES values each.
 Rows have CHANNELS values and tensors ROWS rows, which matters where a whole row or tensor shares a
-scale: the longer it is, the larger its largest value and the coarser its grid.
+scale: the longer it is, the larger its largest value and the coarser its grid. For formats with a
+scale for each row there are lines for rows of WIDTHS values, too. `--swing` prints how far the SQNR
+moves while the normal's scale goes through an octave.
 """
 
 from __future__ import annotations
@@ -17,6 +19,9 @@ import oracle
 VALUES = 21_000_000
 ROWS, CHANNELS = 64, 4096
 ROUNDINGS = ("even", "toward-zero", "stochastic")
+WIDTHS = (64, 128, 256, 1024, 16384)
+BY_ROW = ("int8_token:absmax", "fp8_e4m3_token:absmax")
+SWING_VALUES = 400_000
 RULES = {"nvfp4": ("token", "tensor")}
 METRICS = (
     "sqnr_db",
@@ -49,17 +54,21 @@ def rounded(
     return values[below] + gap * (rng.random(v.shape) * gap < v - values[below])
 
 
-def floors(spec: str, values: int, seed: int) -> dict[str, dict[str, float]]:
-    """For each of ROUNDINGS the metrics of at least this many values."""
+def floors(
+    spec: str, values: int, seed: int, *, width: int = CHANNELS, sigma: float = 1.0
+) -> dict[str, dict[str, float]]:
+    """For each of ROUNDINGS the metrics of at least this many values, in rows of `width`."""
     name, _, rule = spec.partition(":")
     element, block = oracle.FORMATS[name]
     grid = oracle.GRIDS[element]
     rng = np.random.default_rng(seed)
     totals = {rounding: np.zeros(8) for rounding in ROUNDINGS}
-    for _ in range(-(-values // (ROWS * CHANNELS))):
+    rows = ROWS * CHANNELS // width
+    for _ in range(-(-values // (rows * width))):
         # Drawn in float64: among so many, float32 would draw exact zeros.
-        a = np.abs(rng.standard_normal((ROWS, CHANNELS)).astype(np.float32)).astype(np.float64)
-        blocks = a.reshape(ROWS, -1, block or CHANNELS)
+        drawn = sigma * rng.standard_normal((rows, width))
+        a = np.abs(drawn.astype(np.float32)).astype(np.float64)
+        blocks = a.reshape(rows, -1, block or width)
         v, scale, clips_above = oracle.scaled(blocks, rule, grid)
         over = v > clips_above
         for rounding, total in totals.items():
@@ -80,18 +89,32 @@ def _metrics(total: np.ndarray) -> list[float]:
     return [sqnr, flushed / count, over / count, clipped / e2, relative / count, l1 / count]
 
 
-def line(spec: str, rounding: str, found: dict[str, float]) -> str:
-    """An entry as `srdd/floors.py` has it."""
-    sqnr, *shares = found.values()
+def line(spec: str, key: str, floor: dict[str, float]) -> str:
+    """An entry as srdd/numerics/floors.py has it."""
+    sqnr, *shares = floor.values()
     figures = ", ".join([f"{sqnr:.3f}", *(f"{share:.4g}" for share in shares)])
-    return f'    ("{spec}", "{rounding}"): Floor({figures}),\n'
+    return f'    ("{spec}", {key}): Floor({figures}),\n'
+
+
+def swing_db(spec: str, values: int = SWING_VALUES) -> float:
+    """How far the SQNR moves while the normal's scale goes through an octave."""
+    scales = [2 ** (n / 8) for n in range(8)]
+    sqnr = [floors(spec, values, 1, sigma=s)["even"]["sqnr_db"] for s in scales]
+    return max(sqnr) - min(sqnr)
 
 
 def main() -> None:
-    specs = sys.argv[1:] or [f"{name}:{rule}" for name in oracle.FORMATS for rule in rules_of(name)]
-    for spec in specs:
-        for rounding, found in floors(spec, VALUES, seed=1).items():
-            sys.stdout.write(line(spec, rounding, found))
+    swing = "--swing" in sys.argv
+    named = [each for each in sys.argv[1:] if each != "--swing"]
+    for spec in named or [f"{name}:{rule}" for name in oracle.FORMATS for rule in rules_of(name)]:
+        if swing:
+            sys.stdout.write(f"{spec} {swing_db(spec):.2f}\n")
+            continue
+        for rounding, floor in floors(spec, VALUES, seed=1).items():
+            sys.stdout.write(line(spec, f'"{rounding}"', floor))
+        for width in WIDTHS if spec in BY_ROW else ():
+            for rounding, floor in floors(spec, VALUES, seed=1, width=width).items():
+                sys.stdout.write(line(spec, f'"{rounding}", {width}', floor))
 
 
 if __name__ == "__main__":
