@@ -35,6 +35,7 @@ from srdd.measurement.scanner import scan_model
 from srdd.measurement.sensitivity import Scores, measure_sensitivity
 from srdd.model.selection import Selection
 from srdd.model.structure import Structure, find_structure
+from srdd.numerics.confidence import mean_interval
 from srdd.numerics.formats import FormatSpec, parse_spec
 from srdd.numerics.kernels import quantize
 from srdd.prompts.batches import TokenizedPrompts, make_batches
@@ -123,13 +124,15 @@ def baselines(
     return element, fisher
 
 
-def load(name: str, folder: Path) -> tuple[nn.Module, Any, list[str], TokenizedPrompts]:
-    """A model in float32, its tokenizer, and PROMPTS prompts that it was not trained on."""
+def load(
+    name: str, folder: Path, prompts: int = PROMPTS
+) -> tuple[nn.Module, Any, list[str], TokenizedPrompts]:
+    """A model in float32, its tokenizer, and `prompts` prompts that it was not trained on."""
     path = Path("srdd/model/demo") if name == "demo" else folder / name
     model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(path)
     if name == "demo":
-        texts: Any = [prompt.plain() for prompt in builtin().prompts[:PROMPTS]]
+        texts: Any = [prompt.plain() for prompt in builtin().prompts[:prompts]]
     else:
         from train_demo_model import read_library
 
@@ -137,7 +140,7 @@ def load(name: str, folder: Path) -> tuple[nn.Module, Any, list[str], TokenizedP
         rng = np.random.default_rng(0)
         long = [text for text in held_out if len(text) > 4 * TOKENS]
         texts = []
-        for _ in range(PROMPTS):
+        for _ in range(prompts):
             text = long[rng.integers(len(long))]
             start = rng.integers(len(text) - 2 * TOKENS)
             texts.append(text[start : start + 2 * TOKENS])
@@ -335,14 +338,61 @@ def table() -> str:
     )
 
 
+def coverage(name: str, folder: Path, pool: int = 400, trials: int = 500) -> str:
+    """How often the 95 % interval of PROMPTS prompts holds the mean of a pool of prompts.
+
+    The pool is drawn from without replacement; its mean takes the place of the truth.
+    """
+    model, _, _, tokenized = load(name, folder, pool)
+    structure = find_structure(model)
+    layers, others = targets_of(model, structure, Selection())
+    modules = [layer.module for layer in structure.layers]
+    passes = Passes(model, modules, layers, others, torch.device("cpu"))
+    names = dict(zip(tokenized.index, tokenized.fingerprints, strict=True))
+    spec = parse_spec(FORMATS[0])
+    nats: dict[str, np.ndarray] = {}
+    with differentiable(model):
+        for batch in make_batches(tokenized, 16):
+            own = [names[number] for number in batch.index]
+            positions = predicted(batch)
+            drawn = uniforms(own, batch.input_ids.shape[1], SAMPLES, 0)
+            scores = Scores(batch, [spec], SAMPLES, "even", own, 0)
+            passes.run(
+                batch, positions, drawn[:, positions.rows, positions.columns], scores.consume
+            )
+            for (target, _, operands), s in scores.changes.items():
+                if operands == "both":
+                    all_prompts = nats.setdefault(target.tensor, np.zeros(len(names)))
+                    all_prompts[list(batch.index)] = s.square().mean(0).numpy() / 2
+    counts = np.array([len(ids) - 1.0 for ids in tokenized.ids])
+    rng = np.random.default_rng(0)
+    shares = []
+    for sums in nats.values():
+        truth = sums.sum() / counts.sum()
+        held = 0
+        for _ in range(trials):
+            chosen = rng.choice(len(counts), PROMPTS, replace=False)
+            low, high = mean_interval(sums[chosen], counts[chosen], 0.0) or (0.0, 0.0)
+            held += low <= truth <= high
+        shares.append(100 * held / trials)
+    return (
+        f"{name}: {np.mean(shares):.1f} % (of single linears {min(shares):.0f} to "
+        f"{max(shares):.0f} %) over {trials} draws of {PROMPTS} from {len(counts)} prompts"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", type=Path, default=Path("build/small-models"))
     parser.add_argument("--only", nargs="*", default=MODELS)
     parser.add_argument("--table", action="store_true", help="only rewrite the table")
+    parser.add_argument("--coverage", help="instead, how often intervals hold the mean: a model")
     options = parser.parse_args()
     KEPT.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
+    if options.coverage:
+        print(coverage(options.coverage, options.models))
+        return
     if not options.table:
         for name in options.only:
             measure(name, options.models)
