@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from readme_blocks import CLI, PAGES, blocks, blocks_of, cli_page, commands, rewritten
+from readme_blocks import CLI, PAGES, ROOT, blocks, blocks_of, cli_page, commands, rewritten
 
 import srdd
 
@@ -55,3 +55,14 @@ def test_python_names_in_the_pages_exist() -> None:
     for page in PAGES:
         for name in re.findall(r"\bsrdd\.([a-z_]+)\(", page.read_text(encoding="utf-8")):
             assert hasattr(srdd, name), (page.name, name)
+
+
+def test_files_that_the_pages_name_exist() -> None:
+    named = 0
+    for page in [*PAGES, ROOT / "CONTRIBUTING.md"]:
+        for path in re.findall(
+            r"`((?:srdd|tests|examples|docs)/[\w./]+)`", page.read_text("utf-8")
+        ):
+            named += 1
+            assert (ROOT / path).exists(), (page.name, path)
+    assert named > 20
