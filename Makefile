@@ -65,6 +65,7 @@ benchmarks: install
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks.report
 	$(BIN)/python -m benchmarks.compare
+	$(BIN)/python -m benchmarks.coverage
 	$(BIN)/python -m benchmarks.noise
 	$(BIN)/python -m benchmarks.simulation
 	$(BIN)/python -m benchmarks.scan memory
