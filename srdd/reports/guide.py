@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from importlib import resources
 from typing import Any
 
 from srdd import __version__
@@ -19,10 +18,9 @@ from srdd.noise import STRATEGIES, fingerprint
 from srdd.noise.exports import export
 from srdd.noise.figures import default_site
 from srdd.numerics.sites import SITES
-from srdd.reports import markdown
 from srdd.reports.answer import answer
 from srdd.reports.groups import Group
-from srdd.reports.markdown import code, escape, fold
+from srdd.reports.markdown import code, escape, filled
 from srdd.reports.noise import configurations
 from srdd.reports.plan import plan
 from srdd.reports.scan_view import MOST_ROWS, scan_table, sites_and_formats
@@ -42,22 +40,7 @@ def guide(groups: Sequence[Group]) -> str:
     Arguments:
         groups: what to report, of one scan, at least one.
     """
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(  # Markdown is escaped by hand: `code` and `escape`
-        autoescape=False, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    file = resources.files("srdd.reports").joinpath("templates", "guide.md")
-    template = environment.from_string(file.read_text("utf-8"))
-    text = template.render(
-        **_content(groups),
-        code=code,
-        escape=escape,
-        fold=fold,
-        table=markdown.table,
-        blocks=markdown.render,
-    )
-    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+    return re.sub(r"\n{3,}", "\n\n", filled("guide.md", **_content(groups))).strip() + "\n"
 
 
 def noise_group(groups: Sequence[Group]) -> Group:

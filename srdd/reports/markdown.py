@@ -10,6 +10,8 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Callable, Iterable, Sequence
+from importlib import resources
+from typing import Any
 
 from srdd.reports.text import safe
 from srdd.reports.view import Block, Cell, Chart, Column, Table, Word
@@ -137,3 +139,22 @@ def render_within(limit: int, attempts: Sequence[Callable[[], Iterable[Block]]],
         if len(text) <= limit:
             return text
     return text[:limit].rpartition("\n")[0] + "\n"
+
+
+def filled(name: str, **content: Any) -> str:
+    """A template of this package with what it shows; it escapes by the functions of this module."""
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(
+        autoescape=False, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"code": code, "escape": escape}
+    environment.globals |= {
+        "code": code,
+        "escape": escape,
+        "fold": fold,
+        "table": table,
+        "blocks": render,
+    }
+    file = resources.files("srdd.reports").joinpath("templates", name)
+    return environment.from_string(file.read_text("utf-8")).render(**content)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from typing import Any
 
 from srdd.documents.rin import RinConfig, Tier
@@ -15,7 +14,7 @@ from srdd.noise.experiment import (
     spans,
     standard_error,
 )
-from srdd.reports.markdown import code, escape
+from srdd.reports.markdown import filled
 
 
 def plan(
@@ -36,16 +35,12 @@ def plan(
     Raises:
         UsageError: see `srdd.noise.experiment.standard_error`.
     """
-    from jinja2 import Environment, StrictUndefined
-
     accuracy = 0.5 if baseline is None else baseline
     percent = f"{100 * accuracy:.2f} %"
     energies = [config.energy.relative_to_uniform for config in configs.values()]
     known = baseline is not None
-    environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"code": code, "escape": escape}
-    template = files("srdd.reports").joinpath("templates/plan.md").read_text(encoding="utf-8")
-    text = environment.from_string(template).render(
+    text = filled(
+        "plan.md",
         source=next(iter(configs.values())).source,
         reasons=_each_once(config.recommendation.reasons for config in configs.values()),
         runs=[_run(n, name, each) for n, (name, each) in enumerate(configs.items(), 1)],
