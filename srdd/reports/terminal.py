@@ -110,12 +110,11 @@ def _table(table: Table, console: Console, options: ConsoleOptions) -> RenderRes
         [_cell(c, cell, options.ascii_only) for c, cell in zip(columns, row, strict=True)]
         for row in table.rows
     ]
-    widths = [
-        max(len(c.title), len(c.measure.unit), *(row[n].cell_len for row in cells))
-        for n, c in enumerate(columns)
-    ]
-    shown = _fitting(columns, widths, options.max_width)
-    units = any(columns[n].measure.unit for n in shown)
+    heads, widths, shown = min(
+        (_headed(columns, cells, options.max_width, stacked) for stacked in (False, True)),
+        key=lambda found: -len(found[2]),  # words of titles above each other only where that helps
+    )
+    height = max(len(heads[n]) for n in shown)
     grid = Grid(
         box=box.SIMPLE_HEAD,
         show_edge=False,
@@ -124,9 +123,11 @@ def _table(table: Table, console: Console, options: ConsoleOptions) -> RenderRes
         header_style="bold",
         border_style="dim",
     )
+    units = any(columns[n].measure.unit for n in shown)
     for n in shown:
         unit = (f"\n{columns[n].measure.unit}", "not bold dim") if units else ""
-        head = Line.assemble(columns[n].title, unit)
+        above = "\n" * (height - len(heads[n]))
+        head = Line.assemble(above + "\n".join(heads[n]), unit)
         grid.add_column(head, justify=columns[n].align, no_wrap=True, width=widths[n])
     for row in cells:
         grid.add_row(*(row[n] for n in shown))
@@ -151,6 +152,18 @@ def _cell(column: Column, cell: Cell, ascii_only: bool) -> Line:
         return Line(", ").join(Line(text, style) for text, style in parts)
     style = STYLES[cell.severity] if isinstance(cell, Word) else ""
     return _line(column.text(cell), style, ascii_only, LONGEST_NAME)
+
+
+def _headed(
+    columns: Sequence[Column], cells: Sequence[Sequence[Line]], width: int, stacked: bool
+) -> tuple[list[list[str]], list[int], list[int]]:
+    """The lines of each column's title, its width, and the places of those that fit."""
+    heads = [c.title.split() or [""] if stacked else [c.title] for c in columns]
+    widths = [
+        max(*map(len, heads[n]), len(c.measure.unit), *(row[n].cell_len for row in cells))
+        for n, c in enumerate(columns)
+    ]
+    return heads, widths, _fitting(columns, widths, width)
 
 
 def _fitting(columns: Sequence[Column], widths: Sequence[int], width: int) -> list[int]:

@@ -50,7 +50,7 @@ AWKWARD = Table(
 )
 SMALL = Table(
     "t",
-    (Column("always"), Column("medium", priority=1), Column("first to go", priority=2)),
+    (Column("always"), Column("medium", priority=1), Column("first-to-go", priority=2)),
     ((1, 2, 3),),
 )
 
@@ -116,14 +116,21 @@ class TestWidths:
         assert printed(SMALL, width=30).splitlines()[1].split("  ") == [
             "always",
             "medium",
-            "first to go",
+            "first-to-go",
         ]
         medium = printed(SMALL, width=26)
         assert medium.splitlines()[1].split() == ["always", "medium"]
-        assert " ".join(medium.split()).endswith("(hidden at this width: first to go)")
+        assert " ".join(medium.split()).endswith("(hidden at this width: first-to-go)")
         narrow = printed(SMALL, width=13)
         assert narrow.splitlines()[1].split() == ["always"]
         assert "medium" in narrow
+
+    def test_words_of_titles_stand_above_each_other_where_that_saves_a_column(self) -> None:
+        columns = (Column("vs floor", WIDE), Column("verdict", align="left", priority=1))
+        table = Table("t", columns, ((-1.0, Word("poor", "warning")),))
+        lines = printed(table, width=14).splitlines()
+        assert [line.split() for line in lines[1:4]] == [["vs"], ["floor", "verdict"], ["dB"]]
+        assert printed(table, width=17).splitlines()[1].split() == ["vs", "floor", "verdict"]
 
     def test_a_thousand_layers_are_shown(self) -> None:
         blocks = scan_blocks(groups_of(made(rising(1000))), everything=True)
