@@ -29,8 +29,9 @@ LONGEST = 2000
 SEARCHED = 25
 """From so many rows on, a table has a search box."""
 
-RARE = 5
-"""From this priority number on, a column stands in folded tables alone: no page is that wide."""
+EXTRA, RARE = 2, 5
+"""From these priority numbers on, a phone leaves a column out of tables that are not folded, and
+every page does."""
 
 WRAPPED = 40
 """From so many characters on, a cell may be broken into lines."""
@@ -90,7 +91,13 @@ def _template() -> Template:
         lstrip_blocks=True,
         finalize=_sanitized,
     )
-    constants = {"height": HEIGHT, "box": BOX, "colours": COLOURS, "searched": SEARCHED}
+    constants = {
+        "height": HEIGHT,
+        "box": BOX,
+        "colours": COLOURS,
+        "searched": SEARCHED,
+        "extra": EXTRA,
+    }
     return environment.from_string(_file("report.html"), globals=constants)
 
 
@@ -147,6 +154,7 @@ def _cell(column: Column, cell: Cell) -> tuple[str, list[tuple[str, str, int]]]:
     classes = {
         "t": column.align == "left",
         "c": column.code,
+        "x": column.priority >= EXTRA,
         "long": len(words) > 1 or (bool(words) and len(words[0][0]) > WRAPPED),
     }
     return " ".join(name for name, holds in classes.items() if holds), words

@@ -367,6 +367,19 @@ class TestLooks:
         browser.execute_script("document.querySelectorAll('details').forEach((d) => d.open = true)")
         assert browser.execute_script("return document.documentElement.scrollWidth") <= width
 
+    @pytest.mark.parametrize("name", ["prototype", "sites"])
+    def test_verdicts_are_in_sight_on_a_phone(
+        self, browser: Any, pages: dict[str, Path], name: str
+    ) -> None:
+        resize(browser, 390)
+        opened(browser, pages[name])
+        table = browser.find_element(By.CSS_SELECTOR, "div.wide .scroll")
+        wide, seen = browser.execute_script(
+            "return [arguments[0].scrollWidth, arguments[0].clientWidth]", table
+        )
+        assert wide <= seen
+        assert header(browser, table, "verdict").is_displayed()
+
     def test_in_print_controls_go_and_every_chart_stays(
         self, browser: Any, pages: dict[str, Path]
     ) -> None:
