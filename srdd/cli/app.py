@@ -123,7 +123,7 @@ def run(arguments: list[str] | None = None) -> int:
         console.complain(error)
         return 2
     except _USAGE as error:
-        # Asking for help by giving nothing is told with an exception, too.
+        # The help for a line without a command is an exception, too.
         if type(error).__name__ == "NoArgsIsHelpError":
             typer.echo(error.format_message())  # type: ignore[attr-defined]
             return 2
@@ -163,7 +163,7 @@ def main() -> None:
     try:
         code = run()
         interrupts.ignore()
-    except KeyboardInterrupt:  # came while the end of the work was being told
+    except KeyboardInterrupt:  # it came while the result was being reported
         interrupts.ignore()
         console.say("interrupted")
         code = 130
@@ -175,7 +175,7 @@ def main() -> None:
         except OSError:  # the disk is full
             console.close_quietly()
             code = code or 2
-    # Threads of optional packages must not hold up a command that was interrupted.
+    # Threads of optional packages must not delay the end of a command that was interrupted.
     if code == 130:
         os._exit(code)
     sys.exit(code)

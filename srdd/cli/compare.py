@@ -36,7 +36,7 @@ def compare(
     metric: Annotated[
         str,
         option(
-            "Metric to show and to rank layers by; json and csv hold all.",
+            "Metric to show and to rank layers by; json and csv have all.",
             "NAME",
             parser=options.metric,
         ),

@@ -75,7 +75,7 @@ def find_source(
     allow_pickle: bool,
     needs_tokenizer: bool = True,
 ) -> Source:
-    """The model and its tokenizer, found and checked as far as their files tell.
+    """The model and its tokenizer, found and checked as far as their files allow.
 
     Raises:
         InputError: there is no such model, or something is missing from it.
