@@ -99,6 +99,9 @@ def on_terminal(arguments: list[str], folder: Path, columns: int, **changes: str
     return Seen(process.wait(LIMIT_S), raw, screens)
 
 
+DISTANCE = Measure("dB", 1.0, 1, signed=True)
+"""How the distance from the floor is written."""
+
 FIGURE = re.compile(r"(?<![\w.])[-+<>]?\d+\.\d+(?![\w.])")
 
 
@@ -110,7 +113,7 @@ def figures(scan: Scan) -> set[str]:
         tokens = record.token_sqnr_db
         assert tokens is not None
         found |= {f"{value:.1f}" for value in (tokens.p5, tokens.p50, tokens.p95) if value}
-        found.add(f"{record.vs_floor_db or 0:+.1f}")
+        found.add(DISTANCE.text(record.vs_floor_db))
         for metric in METRICS:
             shown = Column("", Measure.of(metric)).text(row.estimate(metric))
             found |= set(shown.split(" ±"))
@@ -164,7 +167,7 @@ def test_on_a_terminal_there_is_a_progress_bar_and_no_figure_is_cut(
         shown = FIGURE.findall(" ".join(row).replace("±", " "))
         assert set(shown) <= possible
         assert f"{record.metrics.sqnr_db:.1f}" in shown
-        assert f"{record.vs_floor_db or 0:+.1f}" in shown
+        assert DISTANCE.text(record.vs_floor_db) in shown
     assert max(len(line) for line in seen.lines) <= columns or columns < 80
 
 
