@@ -337,3 +337,19 @@ def test_nothing_heavy_is_imported(form: str, tmp_path: Path) -> None:
         env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
     )
     assert done.stdout.split() == []
+
+
+def test_a_pipe_gets_whole_lines_without_trailing_blanks(tmp_path: Path) -> None:
+    environment = {key: value for key, value in os.environ.items() if key != "COLUMNS"}
+    done = subprocess.run(
+        [sys.executable, "-m", "srdd", "report", str(PROTOTYPE)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+        env=environment,
+    )
+    lines = done.stdout.splitlines()
+    assert all(line == line.rstrip() for line in lines)
+    assert not any(line.startswith("(hidden") for line in lines)
+    assert max(map(len, lines)) > 200  # sentences are not wrapped
