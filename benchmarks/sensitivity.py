@@ -1,7 +1,7 @@
 """How well scores of single linears agree with the KL divergence that quantizing them causes.
 
     python examples/train_small_models.py        the models, once
-    python benchmarks/sensitivity.py             measure what is missing, rewrite the table
+    python -m benchmarks.sensitivity             measure what is missing, rewrite the table
 
 For each model and format, every linear is quantized on its own (both operands) and the KL of the
 next-token distribution measured directly. Scores that could stand in for it are compared by

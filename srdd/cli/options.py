@@ -90,9 +90,9 @@ def metric(text: str) -> str:
     Raises:
         UsageError: it is none, or the beginning of several.
     """
-    from srdd.numerics.metrics import metric_name
+    from srdd.numerics.metrics import FIGURES, metric_name
 
-    return metric_name(text)
+    return metric_name(text, FIGURES)
 
 
 SITE = one_of("site", "srdd.numerics.sites:SITES")

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from srdd.comparison.comparability import Remark, remarks, same_prompts
+from srdd.comparison.costs import cost_differences, cost_table
 from srdd.comparison.differences import Basis, Difference, difference
 from srdd.comparison.figures import figures_of
 from srdd.comparison.pairing import VIEWS, Matched, Place, match
 from srdd.comparison.ranks import Move, drawn_figures, moves
 from srdd.documents.scan import Scan
-from srdd.errors import unknown_name
+from srdd.errors import InputError, unknown_name
 from srdd.numerics.confidence import difference_intervals
-from srdd.numerics.metrics import METRICS
+from srdd.numerics.metrics import FIGURES, KL, METRICS
 from srdd.numerics.sites import needs_prompts
 
 _FIGURES = ("old", "new", "difference")
@@ -95,6 +98,8 @@ class Comparison:
         remarks: what a reader has to know first, the warnings in front.
         left_out: what only one of them holds, in words.
         groups: at least one.
+        costs: what quantizing linears costs, one for each pair of formats; none where a scan has no
+            sensitivity. Their rows have the metric `kl` alone.
     """
 
     old: Side
@@ -104,6 +109,7 @@ class Comparison:
     remarks: tuple[Remark, ...]
     left_out: tuple[str, ...]
     groups: tuple[Group, ...]
+    costs: tuple[Group, ...] = ()
 
     def __repr__(self) -> str:
         verdicts = sum((group.verdicts(self.metric) for group in self.groups), Counter[str]())
@@ -151,7 +157,8 @@ def compare_scans(
 
     Arguments:
         old, new: from `srdd.load_scan` or `srdd.scan_model`.
-        metric: of srdd.numerics.metrics.METRICS, what rows are ranked by.
+        metric: of srdd.numerics.metrics.FIGURES, what rows are ranked by. With `kl`, the groups are
+            what quantizing both operands of linears costs.
         by: of VIEWS, what a row is.
         sites: only these; all that both have for none.
         old_format, new_format: which format of each; each that both have, if left out.
@@ -162,12 +169,18 @@ def compare_scans(
         UsageError: an unknown metric or view, or a site or format that is asked for is not there.
         InputError: nothing is left to compare.
     """
-    if metric not in METRICS:
-        raise unknown_name("metric", metric, METRICS)
+    if metric not in FIGURES:
+        raise unknown_name("metric", metric, FIGURES)
     if by not in VIEWS:
         raise unknown_name("view", by, VIEWS)
     matched, left_out = match(old, new, sites=sites, old_format=old_format, new_format=new_format)
     paired = same_prompts(old, new)
+    costs = tuple(_costs(old, new, matched, by, paired, seed))
+    if metric == KL.name and not costs:
+        raise InputError(
+            "the two scans have no sensitivity to compare in a format",
+            "scan both with --kl, in the formats to compare",
+        )
     return Comparison(
         old=Side(names[0], old),
         new=Side(names[1], new),
@@ -175,8 +188,47 @@ def compare_scans(
         by=by,
         remarks=tuple(remarks(old, new, matched)),
         left_out=tuple(left_out),
-        groups=tuple(_group(each, by, paired, metric, seed) for each in matched),
+        groups=costs
+        if metric == KL.name
+        else tuple(_group(each, by, paired, metric, seed) for each in matched),
+        costs=costs,
     )
+
+
+def _costs(
+    old: Scan, new: Scan, matched: Sequence[Matched], by: str, paired: bool, seed: int
+) -> Iterator[Group]:
+    """What quantizing both operands costs, in each pair of formats that both scans have it in."""
+    for formats in dict.fromkeys((each.old_format, each.new_format) for each in matched):
+        tables = [
+            cost_table(scan, spec, by) for scan, spec in zip((old, new), formats, strict=True)
+        ]
+        places = [place for place in tables[0] if place in tables[1]]
+        if not places:
+            continue
+        sums = [np.stack([table[place] for place in places], axis=1) for table in tables]
+        together = [np.stack([each[:, 0, 0], each[..., 1].sum(1)], axis=1) for each in sums]
+        sums = [
+            np.concatenate([each, whole[:, None]], axis=1)
+            for each, whole in zip(sums, together, strict=True)
+        ]
+        found = cost_differences(*sums, paired=paired)
+        drawn = drawn_figures(
+            sums[0][:, :-1], sums[1][:, :-1], paired=paired, metric=KL.name, seed=seed
+        )
+        first, second = (KL.compute(each.sum(axis=0))[:-1] for each in sums)
+        moved, tau = moves(places, first, second, KL.name, drawn)
+        basis: Basis = "none" if drawn is None else "paired" if paired else "independent"
+        yield Group(
+            matched=Matched("linear", "both", *formats, ()),
+            basis=basis,
+            rows=tuple(
+                Row(place, {KL.name: one}) for place, one in zip(places, found, strict=False)
+            ),
+            overall={KL.name: found[-1]},
+            moves=tuple(moved),
+            tau=tau,
+        )
 
 
 def _group(matched: Matched, by: str, paired: bool, metric: str, seed: int) -> Group:

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srdd.documents.document import Interval
-from srdd.numerics.metrics import METRICS
+from srdd.numerics.metrics import FIGURES
 
 Basis: TypeAlias = Literal["paired", "independent", "exact", "none"]
 """Where an interval comes from: the same prompts in both, other prompts; no interval needed; none
@@ -46,7 +46,7 @@ class Difference:
     """One metric of one row, or of all together, in both scans.
 
     Attributes:
-        metric: of srdd.numerics.metrics.METRICS.
+        metric: of srdd.numerics.metrics.FIGURES.
         old, new: the figures, in the metric's own unit; None where undefined.
         difference: NEW - OLD.
         interval: 95 % interval of the difference.
@@ -72,13 +72,13 @@ class Difference:
 
 def negligible(metric: str, old: float, difference: float) -> bool:
     """Whether a difference is no larger than what rounding in another kernel makes."""
-    if METRICS[metric].unit == "dB":
+    if FIGURES[metric].unit == "dB":
         return abs(difference) < NEGLIGIBLE_DB
     return abs(difference) <= NEGLIGIBLE_SHARE * abs(old)
 
 
 def _direction(metric: str, difference: float) -> str:
-    higher_is_better = METRICS[metric].higher_is_better
+    higher_is_better = FIGURES[metric].higher_is_better
     if higher_is_better is None:
         return CHANGED
     return BETTER if (difference > 0) == higher_is_better else WORSE
@@ -102,7 +102,7 @@ def difference(
     """Two figures as a Difference with its verdict.
 
     Arguments:
-        metric: of srdd.numerics.metrics.METRICS.
+        metric: of srdd.numerics.metrics.FIGURES.
         old, new: the figures; None where undefined.
         exact: whether the figures do not depend on prompts.
         old_reproduced, new_reproduced: whether it is undefined because quantization changed

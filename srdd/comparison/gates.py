@@ -4,7 +4,7 @@
     scope   = "layer" | "overall"     each row (default), or all of them together
     which   = "difference" | "new"    NEW - OLD (default), or NEW's figure
     sign    = "<" | "<=" | ">" | ">="
-    unit    = "dB" of decibels, "%" of fractions
+    unit    = "dB" of decibels, "%" of fractions, "mnat" of nats
 
 `overall new.sqnr_db < 15 dB` and `relative_error > 2%` are gates. A gate says what is wrong: it is
 breached where it is true. A row is a layer, or a kind or tensor in a comparison by these.
@@ -27,7 +27,7 @@ from srdd.comparison.compare import Comparison, Group
 from srdd.comparison.differences import BETTER, UNDEFINED, UNSEEN, WORSE, Difference
 from srdd.comparison.pairing import Place
 from srdd.errors import InputError, UsageError, counted, unknown_name
-from srdd.numerics.metrics import METRICS
+from srdd.numerics.metrics import FIGURES, KL
 
 SIGNS: dict[str, Callable[[float, float], bool]] = {
     "<": operator.lt,
@@ -44,7 +44,7 @@ HINT = (
 _GATE = re.compile(
     r"\s*(?:(?P<scope>layer|overall)\s+)?(?:(?P<which>difference|new)\s*\.\s*)?(?P<metric>\w+)"
     r"\s*(?P<sign><=?|>=?)\s*(?P<number>[-+−]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)"
-    r"\s*(?P<unit>%|[dD][bB])?\s*"
+    r"\s*(?P<unit>%|[dD][bB]|mnat)?\s*"
 )
 
 
@@ -56,7 +56,7 @@ class Gate:
         text: as it was given.
         scope: whether it looks at each row or at all together.
         which: whether it looks at NEW - OLD or at NEW.
-        metric: of srdd.numerics.metrics.METRICS.
+        metric: of srdd.numerics.metrics.FIGURES.
         sign: of SIGNS.
         limit: in the metric's own unit: dB, or a fraction.
     """
@@ -75,7 +75,7 @@ class Gate:
     @property
     def warning(self) -> str | None:
         """What is odd about the gate, if anything: it is breached where NEW is not worse."""
-        higher_is_better = METRICS[self.metric].higher_is_better
+        higher_is_better = FIGURES[self.metric].higher_is_better
         if higher_is_better is None:
             return None
         good = f"of {self.metric}, {'higher' if higher_is_better else 'lower'} is better"
@@ -103,15 +103,15 @@ def parse_gate(text: str) -> Gate:
     if match is None:
         raise UsageError(f"not a gate: {text!r}", HINT)
     name = match["metric"]
-    if name not in METRICS:
-        raise unknown_name("metric", name, METRICS)
-    metric = METRICS[name]
+    if name not in FIGURES:
+        raise unknown_name("metric", name, FIGURES)
+    metric = FIGURES[name]
     unit = (match["unit"] or "").lower()
     if unit and unit != metric.unit.lower():
         raise UsageError(
             f"the gate {text!r} has the unit {match['unit']}", f"{name} is in {metric.unit}"
         )
-    limit = float(match["number"].replace("−", "-")) / (100 if unit == "%" else 1)
+    limit = float(match["number"].replace("−", "-")) / (metric.scale if unit else 1.0)
     if not math.isfinite(limit):
         raise UsageError(f"the limit of the gate {text!r} is too large", HINT)
     if metric.largest is not None and abs(limit) > metric.largest:
@@ -194,7 +194,7 @@ def judge(comparison: Comparison, gate: Gate, *, count_unsure: bool = False) -> 
 
 
 def _figures(comparison: Comparison, gate: Gate) -> Iterator[tuple[Group, Place, Difference]]:
-    for group in comparison.groups:
+    for group in comparison.costs if gate.metric == KL.name else comparison.groups:
         if gate.scope == "layer":
             for row in group.rows:
                 yield group, row.place, row.differences[gate.metric]
@@ -230,4 +230,6 @@ def _nothing_to_judge(gate: Gate, unknown: int, count_unsure: bool) -> InputErro
         overall = gate.scope == "overall" and not unknown
         what = "no figure of all layers together" if overall else "all are undefined"
         hint = "use scans that hold sums and this metric, or drop the gate"
+    if gate.metric == KL.name:
+        hint = "scan both with --kl"
     return InputError(f"the gate {gate.text!r} has nothing to judge: {what}", hint)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from srdd.comparison.pairing import Place
 from srdd.numerics.confidence import FEWEST_REPLICATES, RESAMPLES, draws, kendall_tau, occupied
-from srdd.numerics.metrics import METRICS
+from srdd.numerics.metrics import FIGURES
 from srdd.numerics.sums import Sums
 
 AT_ONCE = 100
@@ -36,7 +36,7 @@ class Move:
 
 def ranks(values: NDArray[np.float64], metric: str) -> NDArray[np.int64]:
     """Ranks along the last axis, 1 the worst; of equal values the first one is worse."""
-    order = np.argsort(METRICS[metric].sign * values, axis=-1, kind="stable")
+    order = np.argsort(FIGURES[metric].sign * values, axis=-1, kind="stable")
     ranked: NDArray[np.int64] = np.argsort(order, axis=-1, kind="stable") + 1
     return ranked
 
@@ -63,7 +63,7 @@ def drawn_figures(
     def figures(weights: NDArray[np.float64], replicates: Sums) -> NDArray[np.float64]:
         parts = range(0, replicates.shape[1], AT_ONCE)
         sums = (np.tensordot(weights, replicates[:, n : n + AT_ONCE], axes=1) for n in parts)
-        return np.concatenate([METRICS[metric].compute(each) for each in sums], axis=1)
+        return np.concatenate([FIGURES[metric].compute(each) for each in sums], axis=1)
 
     return figures(of_old, old), figures(of_new, new)
 

@@ -84,25 +84,7 @@ class Checked(Figure):
 
 
 class Sensitivity(Part):
-    """What quantizing a tensor costs the predictions: KL divergence from the model as it is.
-
-    One tensor's operands are quantized and all else stays as it is. An SQNR says how far values
-    are off; this says what the next-token distribution makes of it. `srdd scan --kl` estimates it
-    for all linears in one pass, and measures some of them directly to check the estimate.
-
-    Formula: KL = mean over predicted tokens of sum over v of p(v) log(p(v) / q(v)), p the model's
-    distribution, q with the change. Estimated as 1/2 E[s^2] a token, s the sum over a prompt of
-    g dY: dY the change of the linear's output, g the gradient of -log p(y) for labels y drawn from
-    p at each position.
-    Unit: nats a token in documents, thousandths of a nat (mnat) on screens
-    Range: from 0; lower is better
-    Reading: rank tensors by it to see where quantization hurts; shares add up to the sum over all
-    tensors, which is close to what quantizing all at once costs.
-    Pitfalls: the estimate is of second order: where it fails, its check says so. Text unlike the
-    calibration text can have other costs. A mixture's router that chooses other experts is a jump
-    that no gradient sees.
-    Source: the Fisher information as the curvature of KL (Amari 1998), labels from the model itself
-    (Kunstner et al. 2019)
+    """What quantizing each tensor costs the predictions, nats a token; see `metrics.KL`.
 
     `method` is `estimate`, with `samples` of labels for each prompt, or `direct`, by simulation.
     `not_measured` has tensors without figures, each with the reason.

@@ -10,6 +10,7 @@ A ratio without a denominator is undefined: NaN here, null with a reason in a do
 from __future__ import annotations
 
 import re
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -258,7 +259,46 @@ METRICS: dict[str, Metric] = {
         ),
     )
 }
-"""Every metric by its name, in the order of documents and tables."""
+"""Every metric of a tensor's own errors by its name, in the order of documents and tables."""
+
+
+def _nats_a_token(sums: Sums) -> NDArray[np.float64]:
+    return _ratio(sums[..., 1], field(sums, "tokens"))
+
+
+KL = Metric(
+    name="kl",
+    title="KL",
+    label="KL",
+    unit="mnat",
+    scale=1000.0,
+    digits=3,
+    higher_is_better=False,
+    compute=_nats_a_token,
+    priority=0,
+    threshold=None,
+    largest=None,
+    summary="What quantizing a tensor costs the predictions: KL divergence from the model as it "
+    "is. One tensor's operands are quantized and all else stays as it is.",
+    formula="mean over predicted tokens of sum over v of p(v) log(p(v) / q(v)), p the model's "
+    "distribution, q with the change. Estimated as 1/2 E[s^2] a token, s the sum over a prompt of "
+    "g dY: dY the change of the linear's output, g the gradient of -log p(y) for labels y drawn "
+    "from p at each position.",
+    range="0 and up; lower is better",
+    reading="an SQNR says how far values are off, this what the predictions make of it: rank "
+    "tensors by it to see where quantization hurts. `srdd scan --kl` estimates it for all linears "
+    "in one pass and measures some directly. The sum over all tensors is close to what quantizing "
+    "all at once costs.",
+    pitfalls="the estimate is of second order: where it fails, its check says so. Text unlike the "
+    "calibration text can have other costs. A mixture's router that chooses other experts is a "
+    "jump that no gradient sees.",
+    source="the Fisher information as the curvature of KL (Amari 1998), with labels from the model "
+    "itself (Kunstner et al. 2019)",
+)
+"""What a change costs end to end. Its sums are (..., 2): tokens, and nats over them."""
+
+FIGURES: Mapping[str, Metric] = ChainMap({KL.name: KL}, METRICS)
+"""The metrics, and after them what a change costs."""
 
 
 def metric_name(text: str, known: Iterable[str] = METRICS) -> str:

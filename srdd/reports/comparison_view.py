@@ -9,7 +9,7 @@ from srdd.comparison.compare import Row
 from srdd.comparison.differences import BETTER, CHANGED, NO_INTERVAL, UNDEFINED, UNSEEN, WORSE
 from srdd.comparison.ranks import Move
 from srdd.errors import counted
-from srdd.numerics.metrics import METRICS
+from srdd.numerics.metrics import FIGURES
 from srdd.reports.groups import quantized
 from srdd.reports.markdown import render_within
 from srdd.reports.view import (
@@ -126,7 +126,7 @@ def _noun(group: Group) -> str:
 
 
 def _unit(metric: str) -> str:
-    unit = METRICS[metric].unit
+    unit = FIGURES[metric].unit
     return "percentage points" if unit == "%" else unit
 
 
@@ -142,7 +142,7 @@ def _counts(group: Group, metric: str) -> str:
     middle = "" if median is None else f"; median difference {_signed(metric, median)} "
     middle += "" if median is None else _unit(metric)
     order = "" if group.tau is None else f"; Kendall's tau of the orders {group.tau:.2f}"
-    title = METRICS[metric].title
+    title = FIGURES[metric].title
     return f"{title} of {counted(len(group.rows), _noun(group))}: {words}{middle}{order}."
 
 
@@ -169,7 +169,7 @@ def _digits(one: Difference) -> int:
     """Decimals with which a difference that is sure does not look like none."""
     if one.difference is None or not one.significant:
         return DIGITS
-    scale = METRICS[one.metric].scale
+    scale = FIGURES[one.metric].scale
     least = scale * min(map(abs, (one.difference, *(one.interval or ()))))
     digits = DIGITS
     while digits < MOST_DIGITS and round(least, digits) == 0:
@@ -211,14 +211,14 @@ def _group(group: Group, metric: str, rows: int, details: bool) -> Iterator[Bloc
     basis = BASES[group.basis]
     if group.overall is not None:
         whole = [
-            (METRICS[name].label, one)
+            (FIGURES[name].label, one)
             for name, one in group.overall.items()
             if one.old is not None or one.new is not None
         ]
         fields = [
             Field[tuple[Cell, Difference]](Column("metric", align="left"), lambda row: row[0]),
             Field[tuple[Cell, Difference]](
-                Column("unit", align="left", priority=2), lambda row: METRICS[row[1].metric].unit
+                Column("unit", align="left", priority=2), lambda row: FIGURES[row[1].metric].unit
             ),
             *_difference_fields(),
         ]
@@ -242,10 +242,10 @@ def _rows(group: Group, metric: str, most: int, details: bool) -> Block:
     what = some if len(rows) < len(group.rows) else f"All {noun}s"
     fields = [
         *_place_fields([row.place.layer for row in rows]),
-        *_difference_fields(METRICS[metric].unit),
+        *_difference_fields(FIGURES[metric].unit),
     ]
     cells = [(_label(row), row.differences[metric]) for row in rows]
-    title = f"{METRICS[metric].title}: {what}, {_title(group)}"
+    title = f"{FIGURES[metric].title}: {what}, {_title(group)}"
     return tabulate(title, fields, cells, details=details)
 
 
@@ -272,7 +272,7 @@ def _moved(group: Group) -> tuple[list[Move], int]:
 def _moves(group: Group, metric: str, moved: Sequence[Move], details: bool) -> Block:
     shown = moved[:MOST_MOVES]
     words = {row.place: row.differences[metric].verdict for row in group.rows}
-    title = f"Moved in rank by {METRICS[metric].title}, 1 is the worst"
+    title = f"Moved in rank by {FIGURES[metric].title}, 1 is the worst"
     if len(shown) < len(moved):
         title += f" ({len(shown)} of {len(moved)})"
     fields = [
@@ -306,7 +306,7 @@ def outcome(one: Outcome) -> str:
     if one.unsure:
         found += f" ({one.unsure} beyond the limit, but not significantly)"
     if one.unknown:
-        title = METRICS[one.gate.metric].title
+        title = FIGURES[one.gate.metric].title
         found += f" ({counted(one.unknown, 'figure')} of {title} could not be judged)"
     return found
 

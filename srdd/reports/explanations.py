@@ -22,7 +22,7 @@ from srdd.noise import CONTROLS, STRATEGIES
 from srdd.noise.exports import TRAINERS
 from srdd.numerics.floors import SWING_DB, WIDTH, floor_of
 from srdd.numerics.formats import FORMATS, GROUPS, USED_BY, Element, FormatSpec, parse_spec
-from srdd.numerics.metrics import METRICS
+from srdd.numerics.metrics import FIGURES, METRICS
 from srdd.numerics.sites import SITES, UNDEFINED
 from srdd.reports import comparison_view, verdicts
 from srdd.reports.view import Measure
@@ -55,14 +55,22 @@ class Topic:
     aliases: tuple[str, ...] = ()
 
 
+UNITS = {
+    "dB": "dB",
+    "%": "a fraction in documents, per cent on screens",
+    "mnat": "nats a token in documents, thousandths of a nat (mnat) on screens",
+}
+"""How the figures of a metric are written, by the unit that a person reads."""
+
+
 def _sections(source: object, *names: str) -> tuple[tuple[str, str], ...]:
     """Those of an object's texts that are not empty, by their titles."""
     return tuple((n.capitalize(), text) for n in names if (text := getattr(source, n)))
 
 
 def _declared() -> Iterator[Topic]:
-    for metric in METRICS.values():
-        unit = "dB" if metric.unit == "dB" else "a fraction in documents, per cent on screens"
+    for metric in FIGURES.values():
+        unit = UNITS[metric.unit]
         first, *rest = _sections(metric, "formula", "range", "reading", "pitfalls", "source")
         names = (metric.label, metric.title)
         yield Topic(

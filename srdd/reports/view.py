@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeAlias, TypeVar
 
-from srdd.numerics.metrics import METRICS, Metric
+from srdd.numerics.metrics import FIGURES, Metric
 
 Severity = Literal["good", "neutral", "warning", "bad", "alarm"]
 Interval: TypeAlias = tuple[float, float]
@@ -49,8 +49,8 @@ class Measure:
     def of(
         cls, metric: str | Metric, *, digits: int | None = None, signed: bool = False
     ) -> Measure:
-        """As a metric of METRICS declares it."""
-        found = METRICS[metric] if isinstance(metric, str) else metric
+        """As a metric of FIGURES declares it."""
+        found = FIGURES[metric] if isinstance(metric, str) else metric
         return cls(found.unit, found.scale, found.digits if digits is None else digits, signed)
 
     def text(self, value: float | None) -> str:
