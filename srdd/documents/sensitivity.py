@@ -87,7 +87,8 @@ class Sensitivity(Part):
     """What quantizing each tensor costs the predictions, nats a token; see `metrics.KL`.
 
     `method` is `estimate`, with `samples` of labels for each prompt, or `direct`, by simulation.
-    `not_measured` has tensors without figures, each with the reason.
+    `measured_in` is the type in which changes were measured directly: in 16 bits, rounding costs as
+    much as small changes. `not_measured` has tensors without figures, each with the reason.
     """
 
     method: Literal["estimate", "direct"]
@@ -97,6 +98,7 @@ class Sensitivity(Part):
     joint: list[Joint]
     noise: list[NoiseCost]
     checks: list[Checked]
+    measured_in: str | None = None
     not_measured: dict[str, str]
 
     @model_validator(mode="after")

@@ -6,9 +6,12 @@ or every tensor, measured directly          ──┘
 
 from __future__ import annotations
 
+import copy
+import os
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import nn
 
 from srdd.documents import sensitivity as schema
@@ -17,7 +20,8 @@ from srdd.errors import UsageError
 from srdd.measurement.listener import Listener
 from srdd.measurement.plan import Plan
 from srdd.measurement.sensitivity import Sensitivity, measure_sensitivity
-from srdd.model.structure import Structure
+from srdd.model.running import device_of
+from srdd.model.structure import Structure, find_structure
 from srdd.prompts.batches import TokenizedPrompts
 from srdd.simulation.direct import Change, Sums, measure_directly
 from srdd.simulation.journal import Journal
@@ -71,11 +75,19 @@ def sensitivity_of(
     }
     kept = Journal(journal, about) if journal is not None and direct else None
     measured: dict[Change, Sums] = {}
+    measured_in = None
     if changes:
         try:
+            reference = in_float32(model)
+            measured_in = _dtype(reference)
+            if measured_in != "float32":
+                listener.warn(
+                    f"direct measurement is in {measured_in}, since memory has no room for a copy "
+                    "in float32: its own rounding adds to the cost of small changes"
+                )
             measured = measure_directly(
-                model,
-                structure,
+                reference,
+                structure if reference is model else find_structure(reference),
                 tokenized,
                 changes,
                 selection=plan.selection,
@@ -90,7 +102,7 @@ def sensitivity_of(
             if direct:
                 raise
             listener.warn(f"the sensitivity was not checked: {error}")
-    document = _document(estimate, measured, direct=direct)
+    document = _document(estimate, measured, direct=direct, measured_in=measured_in)
     if not direct:
         for spec in plan.formats:
             holds, sentence = figures.verdict(document, spec)
@@ -113,8 +125,42 @@ def _changes(estimate: Sensitivity, plan: Plan, count: int) -> list[Change]:
     return changes
 
 
+def in_float32(model: nn.Module) -> nn.Module:
+    """The model that changes are measured on: a copy in float32 where memory has room for one.
+
+    In 16 bits, any change makes every later rounding fall otherwise, which can cost as much as
+    quantizing a tensor. A model in float32, on several devices or offloaded is given back as it is.
+    """
+    devices = {parameter.device for parameter in model.parameters()}
+    if _dtype(model) == "float32" or len(devices) > 1 or hasattr(model, "hf_device_map"):
+        return model
+    size = 4 * sum(parameter.numel() for parameter in model.parameters())
+    if 2 * size > _free_bytes(device_of(model)):
+        return model
+    return copy.deepcopy(model).float()
+
+
+def _dtype(model: nn.Module) -> str:
+    """The type of its floating-point weights; the first one's where they differ."""
+    types = [p.dtype for p in model.parameters() if p.is_floating_point()]
+    return str(next((t for t in types if t != torch.float32), torch.float32)).split(".")[1]
+
+
+def _free_bytes(device: torch.device) -> int:
+    """Memory that is free on a device; 0 where that cannot be told."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    if device.type != "cpu" or not hasattr(os, "sysconf"):
+        return 0
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 def _document(
-    estimate: Sensitivity, measured: dict[Change, Sums], *, direct: bool
+    estimate: Sensitivity,
+    measured: dict[Change, Sums],
+    *,
+    direct: bool,
+    measured_in: str | None,
 ) -> schema.Sensitivity:
     tokens = estimate.tokens
     order = {tensor: place for place, tensor in enumerate(estimate.layers)}
@@ -182,6 +228,7 @@ def _document(
             if np.isfinite(sums).all()
         ],
         checks=checks,
+        measured_in=measured_in,
         not_measured=dict(estimate.unusable),
     )
 
