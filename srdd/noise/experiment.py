@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from srdd.documents.rin import RinConfig
 from srdd.errors import UsageError
 
 QUESTIONS = 1319
@@ -49,12 +48,6 @@ def smallest_difference(accuracy: float, questions: int, seeds: int) -> float:
         UsageError: see `standard_error`.
     """
     return Z_95 * math.sqrt(2 / seeds) * standard_error(accuracy, questions)
-
-
-def different_shapes(config: RinConfig) -> bool:
-    """Whether its tiers have schedules of different shapes, which some trainers run apart."""
-    shapes = [tier.schedule.sigma_end / tier.schedule.sigma_start for tier in config.tiers]
-    return max(shapes) > min(shapes) * (1 + 1e-9)
 
 
 def spans(layers: Sequence[int]) -> str:

@@ -7,6 +7,7 @@ multiplier is 0 in all tiers gets no noise.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +15,6 @@ from dataclasses import dataclass, replace
 from srdd.errors import UsageError, unknown_name
 from srdd.noise import zones as zoning
 from srdd.noise.figures import Figures
-from srdd.noise.multipliers import mirrored, rounded
 
 Sigmas = tuple[float, float]
 """Sigma at the first noisy stage and at the last."""
@@ -28,78 +28,8 @@ SMALLEST_CAP, LARGEST_MULTIPLIER = 1e-3, 1e3
 """Beyond these, a multiplier is a slip of the pen and not a strength of noise."""
 
 
-@dataclass(frozen=True)
-class Explanation:
-    """What `srdd explain` says about a strategy or control."""
-
-    summary: str
-    formula: str
-    reading: str
-    pitfalls: str
-    source: str
-
-
-STRATEGIES: dict[str, Explanation] = {
-    "uniform": Explanation(
-        summary="The same noise in every layer: what every other strategy has to beat.",
-        formula="multiplier = 1 in every layer",
-        reading="it needs no ranking of layers, and so does not depend on how sure one is. "
-        "`suggest` recommends it where the layers hardly differ or their order is not stable.",
-        pitfalls="it is a baseline for choosing layers, and no evidence that noise helps: compare "
-        "it with a run without noise.",
-        source="QeRL's adaptive quantization noise, which every trainer here can take",
-    ),
-    "targeted": Explanation(
-        summary="The same noise in the worst `top_k` layers and none elsewhere.",
-        formula="multiplier = 1 in the `top_k` worst layers by the metric, 0 in the others",
-        reading="look at how often the set of the worst layers changes when other prompts are "
-        "drawn; where it does in half of the draws, the choice is chance.",
-        pitfalls="it puts less noise energy into the model than uniform noise at the same sigma: "
-        "compare it with its controls, or use --equal-energy. Layers at the edge of the set differ "
-        "little.",
-        source="the method's guide, with its ten layers",
-    ),
-    "variable": Explanation(
-        summary="Noise in every layer, more of it where the layer is worse.",
-        formula="multiplier = badness / mean of badness over layers, where badness is the error "
-        "itself, or 10^(-dB / 20) of decibels",
-        reading="the multipliers average 1, so that sigma keeps its meaning. Where the layers' "
-        "figures differ by 10 %, so do the multipliers: less than a fraction of one stage of the "
-        "schedule.",
-        pitfalls="that a layer with more error should get more noise is an assumption, which only "
-        "a run against `inverse` and `shuffled` can test. Several published runs of this kind had "
-        "trainers that did not pass the multipliers on.",
-        source="the method's guide, to within 0.007 of its table",
-    ),
-    "zone": Explanation(
-        summary="A schedule for each tier of zones: the worst zones get the most noise.",
-        formula="zones in tiers by natural breaks of their mean badness; each tier has a sigma of "
-        "its own at the start and the end",
-        reading="`depth` zones are ranges of layers, whatever their figures; `breaks` follows the "
-        "figures alone. Zones whose figures are close form one tier.",
-        pitfalls="tiers of different schedules are several configurations for trainers that know "
-        "one schedule. Natural breaks find tiers in noise, too.",
-        source="the method's guide; natural breaks: Fisher 1958, Jenks 1967",
-    ),
-}
-
-CONTROLS: dict[str, Explanation] = {
-    "inverse": Explanation(
-        summary="The control that gives the most noise to the layers that had the least.",
-        formula="multiplier = 2 - multiplier, drawn towards 1 where it would be negative",
-        reading="if it does as well as its strategy, which layers get the noise does not matter.",
-        pitfalls="it has the noise energy of its strategy, which may differ from uniform noise.",
-        source="srdd's own, a control in the sense of an experiment",
-    ),
-    "shuffled": Explanation(
-        summary="The control that deals the same schedules and multipliers to random layers.",
-        formula="a random permutation of the multipliers over the layers, by --seed",
-        reading="if it does as well as its strategy, the ranking of the layers has shown nothing.",
-        pitfalls="one shuffle is one draw, and may put much noise where the strategy did; run "
-        "several seeds.",
-        source="srdd's own, a control in the sense of an experiment",
-    ),
-}
+STRATEGIES = ("uniform", "targeted", "variable", "zone")
+CONTROLS = ("inverse", "shuffled")
 """Made from a strategy at its noise energy; as strategies they are controls of `variable`."""
 
 
@@ -302,3 +232,31 @@ def shuffled(tiers: Sequence[TierNoise], seed: int) -> list[TierNoise]:
     return [
         replace(tier, multipliers=own, order=()) for tier, own in zip(tiers, dealt, strict=True)
     ]
+
+
+DIGITS = 4
+
+
+def rounded(multiplier: float) -> float:
+    """A multiplier as it is written and used: four decimals, and four digits where it is small.
+
+    Rounding comes before energies are computed, so that they are those of the written figures.
+    """
+    if multiplier <= 0:
+        return 0.0
+    return round(multiplier, DIGITS - 1 - min(-1, math.floor(math.log10(multiplier))))
+
+
+def mirrored(multipliers: Sequence[float]) -> list[float]:
+    """Multipliers mirrored about their mean of 1: what was 1.2 becomes 0.8.
+
+    They are first divided by their mean. Where one is above 2, its mirror image would be negative;
+    then all images are drawn towards 1 by the factor that makes the lowest 0. So the average stays
+    1 in any case, and the mirror image of k equal layers is the other layers.
+    """
+    mean = sum(multipliers) / len(multipliers)
+    offsets = [value / mean - 1 for value in multipliers]
+    reach = max(offsets)
+    shrink = min(1.0, 1 / reach) if reach > 0 else 1.0
+    images = [1 - shrink * offset for offset in offsets]
+    return [0.0 if image < 1e-12 else image for image in images]

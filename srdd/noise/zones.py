@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import accumulate
+from itertools import accumulate, combinations, pairwise, starmap
 
 from srdd.errors import UsageError
 
@@ -56,15 +57,8 @@ def by_depth(layers: int) -> tuple[Zone, ...]:
 
 
 def zone_of(zones: tuple[Zone, ...], layer: int) -> Zone:
-    """The zone that `layer` lies in.
-
-    Raises:
-        ValueError: it lies in none.
-    """
-    for zone in zones:
-        if zone.first <= layer <= zone.last:
-            return zone
-    raise ValueError(f"layer {layer} lies in none of the zones")
+    """The zone that `layer` lies in, which one of them has to be."""
+    return next(zone for zone in zones if layer in zone.layers)
 
 
 _RANGE = re.compile(r"\s*(\d{1,9})\s*(?:-\s*(\d{1,9})\s*)?", re.ASCII)
@@ -76,52 +70,38 @@ def parse(text: str, layers: int) -> tuple[Zone, ...]:
     A zone is named as it is written; `5` is the zone `5-5`.
 
     Raises:
-        UsageError: a part is no range, or runs backwards; zones overlap, leave a gap, stand out of
-            order or reach beyond the model; the last layers are in none.
+        UsageError: a part is no range, or does not go on where the one before it ends, or the last
+            one does not end with the model.
     """
-    hint = f"write ranges in order that cover layers 0 to {layers - 1}, such as {_example(layers)}"
+    example = ",".join(f"{zone.first}-{zone.last}" for zone in by_depth(layers))
+    hint = f"write ranges in order that cover layers 0 to {layers - 1}, such as {example}"
     zones: list[Zone] = []
+    start = 0
     for part in text.split(","):
         match = _RANGE.fullmatch(part)
         if match is None:
             raise UsageError(f"{part.strip()!r} in zones {text!r} is no range of layers", hint)
         first, last = int(match[1]), int(match[2] or match[1])
         zone = Zone(f"{first}-{last}", first, last)
-        if last < first:
-            raise UsageError(f"zone {zone.name} runs backwards", hint)
-        if last >= layers:
+        if first != start:
+            raise UsageError(f"zone {zone.name} must start at layer {start}", hint)
+        if not first <= last < layers:
             raise UsageError(
-                f"zone {zone.name} reaches beyond layer {layers - 1}, the last one", hint
+                f"zone {zone.name} must end at a layer from {first} to {layers - 1}", hint
             )
-        if zones and first < zones[-1].first:
-            raise UsageError(f"zone {zone.name} stands after zone {zones[-1].name}", hint)
         zones.append(zone)
-    expected = 0
-    for before, zone in zip((None, *zones), zones, strict=False):
-        if before is not None and zone.first < expected:
-            raise UsageError(f"zones {before.name} and {zone.name} overlap", hint)
-        if zone.first > expected:
-            raise UsageError(f"no zone holds {_span(expected, zone.first - 1)}", hint)
-        expected = zone.last + 1
-    if expected < layers:
-        raise UsageError(f"no zone holds {_span(expected, layers - 1)}", hint)
+        start = last + 1
+    if start < layers:
+        raise UsageError(f"no zone covers layers {start} to {layers - 1}", hint)
     return tuple(zones)
-
-
-def _span(first: int, last: int) -> str:
-    return f"layer {first}" if first == last else f"layers {first} to {last}"
-
-
-def _example(layers: int) -> str:
-    return ",".join(f"{zone.first}-{zone.last}" for zone in by_depth(layers))
 
 
 def natural_breaks(values: Sequence[float], classes: int) -> tuple[int, ...]:
     """The class of each value, 0 for the lowest, such that values of a class lie close together.
 
-    Minimises the sum over classes of squared deviations from the class mean, exactly, by dynamic
-    programming over the distinct values in order; equal values share a class. Of partitions that
-    are equally good, the one whose upper classes are larger is taken.
+    Minimises the sum over classes of squared deviations from the class mean: tries every partition
+    of the distinct values, of which there are n^(classes - 1). Equal values share a class. Of
+    partitions that are equally good, the one whose upper classes are larger is taken.
 
     Source: Fisher 1958, "On Grouping for Maximum Homogeneity"; known as Jenks natural breaks.
 
@@ -147,18 +127,9 @@ def natural_breaks(values: Sequence[float], classes: int) -> tuple[int, ...]:
         total = first[high] - first[low]
         return second[high] - second[low] - total * total / (weight[high] - weight[low])
 
-    best = [spread(0, high) if high else 0.0 for high in range(len(distinct) + 1)]
-    starts: list[list[int]] = []
-    for done in range(1, classes):
-        previous, best, start = best, [0.0] * len(best), [0] * len(best)
-        for high in range(done + 1, len(best)):
-            options = ((previous[low] + spread(low, high), low) for low in range(done, high))
-            best[high], start[high] = min(options)
-        starts.append(start)
-    class_of = dict.fromkeys(distinct, 0)
-    high = len(distinct)
-    for index, start in zip(range(classes - 1, 0, -1), reversed(starts), strict=True):
-        for value in distinct[start[high] : high]:
-            class_of[value] = index
-        high = start[high]
-    return tuple(class_of[value] for value in values)
+    def deviations(cuts: tuple[int, ...]) -> float:
+        return sum(starmap(spread, pairwise((0, *cuts, len(distinct)))))
+
+    cuts = min(combinations(range(1, len(distinct)), classes - 1), key=deviations)
+    starts = [distinct[cut] for cut in cuts]
+    return tuple(bisect_right(starts, value) for value in values)

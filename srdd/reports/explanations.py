@@ -1,7 +1,7 @@
 """What the words of srdd mean: each has one text, from where the word is declared.
 
-Metrics, formats, strategies, trainers, sites and verdicts are explained by their own declarations;
-all other words that tables print are in `templates/glossary.md`:
+Metrics, formats, trainers, sites and verdicts are explained by their own declarations; strategies
+and all other words that tables print are in `templates/glossary.md`:
 
     # KIND: NAME (other names)
 
@@ -18,7 +18,6 @@ from functools import cache
 from importlib import resources
 
 from srdd.errors import UsageError, unknown_name
-from srdd.noise import CONTROLS, STRATEGIES
 from srdd.noise.exports import TRAINERS
 from srdd.numerics.floors import SWING_DB, WIDTH, floor_of
 from srdd.numerics.formats import FORMATS, GROUPS, USED_BY, Element, FormatSpec, parse_spec
@@ -80,9 +79,6 @@ def _declared() -> Iterator[Topic]:
         yield _format(FormatSpec(each, each.scale_rules[0]), name)
     for name, members in GROUPS.items():
         yield Topic(name, "format", f"Stands for several formats: {', '.join(members)}.")
-    for name, strategy in (STRATEGIES | CONTROLS).items():
-        texts = _sections(strategy, "formula", "reading", "pitfalls", "source")
-        yield Topic(name, "strategy", strategy.summary, (), texts)
     for name, trainer in TRAINERS.items():
         layers = "layers can differ" if trainer.per_layer else "the same noise in every layer only"
         sections = (("Layers", layers), ("Forms", ", ".join(trainer.forms)))

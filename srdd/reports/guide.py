@@ -19,6 +19,7 @@ from srdd.noise.exports import export
 from srdd.noise.figures import default_site
 from srdd.numerics.sites import SITES
 from srdd.reports.answer import answer
+from srdd.reports.explanations import explain
 from srdd.reports.groups import Group
 from srdd.reports.markdown import code, escape, filled
 from srdd.reports.noise import configurations
@@ -107,7 +108,7 @@ def _advice(made: Mapping[str, RinConfig]) -> list[Block]:
 def _strategy(
     group: Group, name: str, made: Mapping[str, RinConfig], failed: Mapping[str, SrddError]
 ) -> dict[str, Any]:
-    content: dict[str, Any] = {"name": name, "about": STRATEGIES[name], "config": ""}
+    content: dict[str, Any] = {"name": name, "about": _about(name), "config": ""}
     if name in failed:
         return content | {"failure": failed[name].message}
     config = made[name]
@@ -120,6 +121,11 @@ def _strategy(
         "energy": f"Noise in {len(config.layers)} of {config.source.layers} layers, "
         f"{config.energy.relative_to_uniform:.3g} times the noise energy of uniform noise.",
     }
+
+
+def _about(strategy: str) -> dict[str, str]:
+    topic = explain(strategy)
+    return {"summary": topic.summary} | {title.lower(): text for title, text in topic.sections}
 
 
 def _configuration(config: RinConfig) -> str:

@@ -9,11 +9,11 @@ from srdd.documents.rin import RinConfig, Tier
 from srdd.noise.experiment import (
     QUESTIONS,
     SEEDS,
-    different_shapes,
     smallest_difference,
     spans,
     standard_error,
 )
+from srdd.noise.exports.schedules import one_schedule
 from srdd.reports.markdown import filled
 
 
@@ -69,7 +69,7 @@ def _run(number: int, name: str, config: RinConfig) -> dict[str, Any]:
         "title": control if config.control else config.label,
         "layers": [_layers(tier, config.source.layers) for tier in config.tiers],
         "multipliers": [_multipliers(tier) for tier in config.tiers],
-        "several": different_shapes(config),
+        "several": one_schedule(config) is None,
     }
 
 

@@ -9,8 +9,8 @@ import pytest
 
 import srdd
 from srdd.errors import UsageError
-from srdd.noise.experiment import different_shapes
 from srdd.noise.exports import export
+from srdd.noise.exports.schedules import one_schedule
 
 FIXTURE = Path(__file__).parent.parent / "data" / "prototype_scan.json"
 
@@ -74,6 +74,6 @@ def test_equal_energy_of_separate_experiments_is_refused(scan: srdd.Scan) -> Non
     assert export(config, "srdd", "json")
 
 
-def test_the_plan_says_which_configurations_are_several_experiments(scan: srdd.Scan) -> None:
-    assert different_shapes(srdd.suggest(scan, strategy="zone"))
-    assert not different_shapes(srdd.suggest(scan, strategy="variable"))
+def test_tiers_of_different_shapes_share_no_schedule(scan: srdd.Scan) -> None:
+    assert one_schedule(srdd.suggest(scan, strategy="zone")) is None
+    assert one_schedule(srdd.suggest(scan, strategy="variable")) is not None

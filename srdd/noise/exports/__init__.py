@@ -14,12 +14,12 @@ from __future__ import annotations
 from srdd.documents.rin import RinConfig
 from srdd.errors import UsageError, unknown_name
 from srdd.noise.exports import forms
-from srdd.noise.exports.trainers import OTHER_NAMES, TRAINERS, Trainer
+from srdd.noise.exports.trainers import OTHER_NAMES, SETTINGS, TRAINERS
 from srdd.noise.recommendation import summary
 
 FORMS = ("yaml", "json", "overrides")
 
-__all__ = ["FORMS", "TRAINERS", "Trainer", "export", "form_of"]
+__all__ = ["FORMS", "TRAINERS", "export", "form_of"]
 
 
 def form_of(trainer: str, form: str | None = None) -> str:
@@ -55,21 +55,17 @@ def export(config: RinConfig, trainer: str = "guide", form: str | None = None) -
         InputError: a name of a module cannot be written in that form.
     """
     form = form_of(trainer, form)
-    target = TRAINERS[trainer]
-    if target.settings is None:
+    if trainer not in SETTINGS:
         return config.to_json().decode()
-    documents, notes = target.settings(config, form)
+    documents, notes = SETTINGS[trainer](config, form)
     if form == "json":
         return forms.to_json(documents[0])
-    comments = [target.sentence, *_source(config), *(f"note: {note}" for note in notes)]
-    if form == "overrides":
-        write = forms.to_flags if trainer == "qerl" else forms.to_overrides
-        return write(documents[0], comments)
-    if len(documents) == 1:
-        return forms.to_yaml([(comments, documents[0])])
-    titles = [[f"experiment {n} of {len(documents)}"] for n in range(1, len(documents) + 1)]
-    titles[0] = [*comments, *titles[0]]
-    return forms.to_yaml(list(zip(titles, documents, strict=True)))
+    reader = TRAINERS[trainer].sentence
+    comments = [reader, *_source(config), *(f"note: {note}" for note in notes)]
+    if form == "yaml":
+        return forms.to_yaml(documents, comments)
+    write = forms.to_flags if trainer == "qerl" else forms.to_overrides
+    return write(documents[0], comments)
 
 
 def _source(config: RinConfig) -> list[str]:

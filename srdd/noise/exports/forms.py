@@ -44,8 +44,8 @@ def _commented(comments: Sequence[str]) -> str:
     )
 
 
-def to_yaml(documents: Sequence[tuple[Sequence[str], Settings]]) -> str:
-    """Documents, each with its comments above it; several are parted by `---`.
+def to_yaml(documents: Sequence[Settings], comments: Sequence[str]) -> str:
+    """Documents below the comments; several are numbered as experiments and parted by `---`.
 
     Lists, and mappings with number keys, stand on one line as far as it reaches.
     """
@@ -71,11 +71,13 @@ def to_yaml(documents: Sequence[tuple[Sequence[str], Settings]]) -> str:
     Dumper.add_representer(dict, mapping)
     Dumper.add_representer(list, sequence)
     written = [
-        _commented(comments)
-        + yaml.dump(settings, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=96)
-        for comments, settings in documents
+        yaml.dump(settings, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=96)
+        for settings in documents
     ]
-    return "---\n".join(written)
+    if len(written) > 1:
+        titles = (f"experiment {n} of {len(written)}" for n in range(1, len(written) + 1))
+        written = [_commented([title]) + text for title, text in zip(titles, written, strict=True)]
+    return _commented(comments) + "---\n".join(written)
 
 
 def to_json(settings: Settings) -> str:
@@ -97,13 +99,9 @@ def to_overrides(settings: Settings, comments: Sequence[str]) -> str:
 
 
 def to_flags(settings: Settings, comments: Sequence[str]) -> str:
-    """`--name value` pairs on one line, with the comments below."""
-    words = [
-        word
-        for name, value in settings.items()
-        for word in (f"--{name.replace('_', '-')}", repr(value))
-    ]
-    return " ".join(map(shlex.quote, words)) + "\n" + _commented(comments)
+    """`--name value` pairs of numbers on one line, with the comments below."""
+    flags = (f"--{name.replace('_', '-')} {value!r}" for name, value in settings.items())
+    return " ".join(flags) + "\n" + _commented(comments)
 
 
 def _leaves(settings: Settings, path: str = "") -> Iterator[tuple[str, Any]]:

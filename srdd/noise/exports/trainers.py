@@ -1,4 +1,4 @@
-"""The table of trainers: who reads which settings, and what these are for a configuration.
+"""Trainers: who reads which settings, and what these are for a configuration.
 
 Trainers find a layer by a substring of a module's name, or by the first number behind `layers.`,
 `h.`, `blocks.` or `layer.`. A substring has to end with a dot: `layers.1` is also in
@@ -9,22 +9,21 @@ stage that the configuration says, to the four decimals of its multipliers.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from importlib.resources import files
+from typing import Any, NoReturn, TypeAlias
+
+import orjson
 
 from srdd.documents.rin import LayerNoise, RinConfig
 from srdd.errors import UsageError
 from srdd.noise.exports.forms import check_literal
-from srdd.noise.exports.schedules import (
-    collapse,
-    energy_shares,
-    norms_only,
-    share_schedule,
-    uniform,
-)
+from srdd.noise.exports.schedules import base_tier, energy_shares, one_schedule, same_shape
 
 Settings: TypeAlias = Mapping[str, Any]
+Export: TypeAlias = tuple[list[Settings], list[str]]
+"""Settings, several where they need a run each, and notes on them."""
 
 FINAL_NORM = "this trainer also puts noise on the norm behind the last layer, which has no layer"
 
@@ -34,26 +33,20 @@ class Trainer:
     """A trainer, or whoever else reads an export.
 
     Attributes:
-        name: the word for it in flags and code.
         title: what it is called.
         reader: who reads this form: which code, branch or version.
         link: where that code is; empty for srdd itself.
         reads: what it reads.
         forms: the forms it can be written in, the default first.
         per_layer: whether layers can differ.
-        settings: (configuration, form) -> the settings, several where they need a run each, and
-            notes on them. UsageError where the trainer or the form cannot hold them. None where the
-            form is the RinConfig document itself.
     """
 
-    name: str
     title: str
     reader: str
     link: str
     reads: str
     forms: tuple[str, ...]
     per_layer: bool
-    settings: Callable[[RinConfig, str], tuple[list[Settings], list[str]]] | None
 
     @property
     def sentence(self) -> str:
@@ -62,74 +55,94 @@ class Trainer:
         return f"for {self.title}: {self.reader}{where}"
 
 
-def _guide(config: RinConfig, form: str) -> tuple[list[Settings], list[str]]:
+TRAINERS = {
+    name: Trainer(**fields)
+    for name, fields in orjson.loads(
+        files("srdd.noise.exports").joinpath("trainers.json").read_bytes()
+    ).items()
+}
+"""Every trainer by its name; the first is the default."""
+
+OTHER_NAMES = {
+    "verl": (
+        "verl itself has no setting for noise",
+        "use --for verl-rin, for the fork of verl that has it: https://github.com/zhshgmail/verl",
+    ),
+    "trl": ("TRL has no setting for noise", "use --for srdd, and srdd.rin.RinCallback in training"),
+}
+"""Trainers that people ask for by another name: what to tell them."""
+
+
+def _guide(config: RinConfig, form: str) -> Export:
     """`trainer.noise_injection` in the keys of the method's guide.
 
-    `target_layers` names the layers where not all get noise, and `target_modules` says the same by
-    substrings of module names. `layer_multipliers` names every layer of the model, those without
-    noise with 0, because the guide's injector gives a layer that is not in it multiplier 1. Tiers
-    whose schedules have different shapes are separate experiments, as in the guide.
+    Tiers whose schedules have different shapes are separate experiments, as in the guide.
     """
-    name = "the guide's form"
-    norms_only(config, name)
-    if share_schedule(config):
-        parts, notes = [config], []
-    else:
+    _check_norms(config, "the guide's form")
+    parts, notes = [config], []
+    if one_schedule(config) is None:
         if form != "yaml" or config.parameters.equal_energy:
-            why = f"{form} holds only one"
-            if form == "yaml":
-                why = "none of them has the energy that --equal-energy gives all together"
+            one = f"{form} holds only one"
+            energy = "none of them has the energy that --equal-energy gives all together"
             raise UsageError(
-                f"in {name}, tiers of different shapes are one experiment each, and {why}",
-                f"{'leave out --equal-energy' if form == 'yaml' else 'use --as yaml'}, or use "
-                "--for srdd, or give the tiers one ratio with --tier",
+                "in the guide's form, tiers of different shapes are one experiment each, and "
+                + (energy if form == "yaml" else one),
+                "use --as yaml without --equal-energy, or --for srdd, or give the tiers one ratio "
+                "with --tier",
             )
         parts = [config.model_copy(update={"tiers": [tier]}) for tier in config.tiers]
-        shares = ", ".join(
-            f"{tier.name} {100 * share:.0f} %"
-            for tier, share in zip(config.tiers, energy_shares(config), strict=True)
-        )
-        notes = [
+        shares = energy_shares(config).items()
+        notes.append(
             "one document a tier, each an experiment of its own; shares of the noise energy above: "
-            + shares
-        ]
-    if _target_modules(config) is None:
+            + ", ".join(f"{name} {100 * share:.0f} %" for name, share in shares)
+        )
+    if not _names_modules(config):
         notes.append(
             "the scan names no modules, so target_modules is left to the trainer, which may then "
             "put noise on the norm behind the last layer, too"
         )
-    return [_guide_settings(part, name) for part in parts], notes
+    return [_guide_settings(part) for part in parts], notes
 
 
-def _guide_settings(config: RinConfig, name: str) -> Settings:
-    one = collapse(config, name)
-    settings = _common(config, name)
-    if len(one.multipliers) < config.source.layers:
-        settings["target_layers"] = list(one.multipliers)
+def _guide_settings(config: RinConfig) -> Settings:
+    """The settings of tiers that share a schedule.
+
+    `target_layers` names the layers where not all get noise, and `target_modules` says the same by
+    substrings of module names. `layer_multipliers` names every layer of the model, those without
+    noise with 0, because the guide's injector gives a layer that is not in it multiplier 1.
+    """
+    schedule, multipliers = one_schedule(config) or _refuse_shapes(config, "the guide's form")
+    settings: dict[str, Any] = {"enabled": True, **schedule.model_dump()}
+    if len(multipliers) < config.source.layers:
+        settings["target_layers"] = list(multipliers)
     settings |= _patterns(config)
-    if one.shared != 1:
+    if set(multipliers.values()) != {1.0}:
         settings["use_variable_sigma"] = True
         settings["layer_multipliers"] = {
-            layer: one.multipliers.get(layer, 0.0) for layer in range(config.source.layers)
+            layer: multipliers.get(layer, 0.0) for layer in range(config.source.layers)
         }
     return {"trainer": {"noise_injection": settings}}
 
 
-def _verl_rin(config: RinConfig, form: str) -> tuple[list[Settings], list[str]]:
+def _verl_rin(config: RinConfig, form: str) -> Export:
     """`trainer.noise_injection` with the layers under `layer_sigma_config`.
 
     A layer that `layer_multipliers` does not name takes `default_multiplier`, here 0, and so does
     the norm behind the last layer. `target_layers` and `use_variable_sigma` would be ignored, so
     they are not written.
     """
-    one = collapse(config, "verl-rin")
+    schedule, multipliers = one_schedule(config) or _refuse_shapes(config, "verl-rin")
     _check_indices(config, "verl-rin")
-    settings = _common(config, "verl-rin") | {"layer_types": [config.layer_type]}
-    settings |= _patterns(config)
-    settings["layer_sigma_config"] = {
+    settings = {
         "enabled": True,
-        "default_multiplier": 0.0,
-        "layer_multipliers": one.multipliers,
+        **schedule.model_dump(),
+        "layer_types": [config.layer_type],
+        **_patterns(config),
+        "layer_sigma_config": {
+            "enabled": True,
+            "default_multiplier": 0.0,
+            "layer_multipliers": multipliers,
+        },
     }
     notes = [
         "default_multiplier 0 holds for every layer that is not named, and for the norm behind the "
@@ -137,7 +150,7 @@ def _verl_rin(config: RinConfig, form: str) -> tuple[list[Settings], list[str]]:
         "overrides are merged into the trainer's file: layer_multipliers that it has for other "
         "layers stay",
     ]
-    if _target_modules(config) is None:
+    if not _names_modules(config):
         notes.append(
             "the scan names no modules, so target_modules is left to the trainer: in a mixture of "
             "experts it then spares the norms before the router"
@@ -150,50 +163,97 @@ def _verl_rin(config: RinConfig, form: str) -> tuple[list[Settings], list[str]]:
     return [{"trainer": {"noise_injection": settings}}], notes
 
 
-def _qerl(config: RinConfig, form: str) -> tuple[list[Settings], list[str]]:
-    return [uniform(config, "QeRL")], [FINAL_NORM]
+def _qerl(config: RinConfig, form: str) -> Export:
+    return [_uniform(config, "QeRL")], [FINAL_NORM]
 
 
-def _surogate(config: RinConfig, form: str) -> tuple[list[Settings], list[str]]:
-    settings = {"noise_scheduler": {"enabled": True, **uniform(config, "Surogate")}}
+def _surogate(config: RinConfig, form: str) -> Export:
+    settings = {"noise_scheduler": {"enabled": True, **_uniform(config, "Surogate")}}
     return [settings], [FINAL_NORM, "it finds norms by their names, and leaves out q_norm, k_norm"]
 
 
-def _common(config: RinConfig, name: str) -> dict[str, Any]:
-    schedule = collapse(config, name).schedule
-    return {
-        "enabled": True,
-        "sigma_start": schedule.sigma_start,
-        "sigma_end": schedule.sigma_end,
-        "num_stages": schedule.num_stages,
+SETTINGS: dict[str, Callable[[RinConfig, str], Export]] = {
+    "guide": _guide,
+    "verl-rin": _verl_rin,
+    "qerl": _qerl,
+    "surogate": _surogate,
+}
+"""(configuration, form) -> the settings of a trainer; `srdd` reads the configuration itself.
+
+UsageError where the trainer or the form cannot hold what the configuration says.
+"""
+
+
+def _uniform(config: RinConfig, trainer: str) -> dict[str, Any]:
+    """The schedule of the same noise on every RMSNorm of the model."""
+    _check_norms(config, trainer)
+    schedule, multipliers = one_schedule(config) or (None, {})
+    if not schedule or len(multipliers) < config.source.layers or len({*multipliers.values()}) > 1:
+        raise UsageError(
+            f"{trainer} puts the same noise on every layer, and this configuration "
+            f"({config.label}) does not",
+            "use --strategy uniform, or a trainer that takes layers: --for guide, verl-rin or srdd",
+        )
+    if config.excluded:
+        raise UsageError(
+            f"{trainer} puts noise on every RMSNorm, and {len(config.excluded)} are excluded",
+            "drop --exclude, or use --for guide, verl-rin or srdd",
+        )
+    multiplier = multipliers[0]
+    return schedule.model_dump() | {
+        "sigma_start": schedule.sigma_start * multiplier,
+        "sigma_end": schedule.sigma_end * multiplier,
     }
 
 
-def _patterns(config: RinConfig) -> dict[str, Any]:
-    modules = _target_modules(config)
-    check_literal([*(modules or []), *config.exclude_patterns])
-    targets = {} if modules is None else {"target_modules": modules}
-    return targets | {"exclude_patterns": config.exclude_patterns}
+def _names_modules(config: RinConfig) -> bool:
+    return all(entry.name is not None for entry in config.layers)
 
 
-def _target_modules(config: RinConfig) -> list[str] | None:
-    """For each layer that gets noise a substring of its modules' names; None if they are unknown.
+def _patterns(config: RinConfig) -> dict[str, list[str]]:
+    """Which modules get noise and which do not, as substrings of their names."""
+    patterns = {"exclude_patterns": config.exclude_patterns}
+    if _names_modules(config):
+        targets = [_substring(entry, config) for entry in config.layers]
+        patterns = {"target_modules": targets} | patterns
+    check_literal([text for texts in patterns.values() for text in texts])
+    return patterns
+
+
+def _substring(entry: LayerNoise, config: RinConfig) -> str:
+    """What is in the names of a layer's modules.
 
     The last two parts of the layer's name will do, such as `layers.14.`: what stands before them
     differs between a trainer and its inference engine. Where that would fit another layer's module
     too, it is the whole name.
     """
-    layers = config.layers
-    if any(entry.name is None for entry in layers):
-        return None
-    return [_substring(entry, layers) for entry in layers]
-
-
-def _substring(entry: LayerNoise, layers: Sequence[LayerNoise]) -> str:
     name = entry.name or ""
     short = ".".join(name.split(".")[-2:]) + "."
-    fitting = {other.layer for other in layers for m in other.modules if short in m.name}
+    fitting = {other.layer for other in config.layers for m in other.modules if short in m.name}
     return short if fitting <= {entry.layer} else name + "."
+
+
+def _check_norms(config: RinConfig, trainer: str) -> None:
+    if config.layer_type != "rmsnorm":
+        raise UsageError(
+            f"{trainer} puts noise on RMSNorm only, and this configuration is for "
+            f"{config.layer_type}",
+            "use --layer-type rmsnorm, or --for srdd",
+        )
+
+
+def _refuse_shapes(config: RinConfig, trainer: str) -> NoReturn:
+    base = base_tier(config)
+    tier = next(t for t in config.tiers if not same_shape(t.schedule, base.schedule))
+    a, b = tier.schedule, base.schedule
+    end = a.sigma_start * (b.sigma_end / b.sigma_start)
+    raise UsageError(
+        f"{trainer} has one schedule for all layers, and tier {tier.name} falls from "
+        f"{a.sigma_start:g} to {a.sigma_end:g} while tier {base.name} falls from "
+        f"{b.sigma_start:g} to {b.sigma_end:g}",
+        f"give them one ratio, such as --tier {tier.name}={a.sigma_start:.12g}:{end:.12g}, or use "
+        "--for srdd, or another strategy",
+    )
 
 
 _INDEX = re.compile(r"(?:^|\.)(?:layers|h|blocks|layer)\.(\d+)", re.ASCII)
@@ -214,72 +274,3 @@ def _check_indices(config: RinConfig, trainer: str) -> None:
                     "behind layers., h., blocks. or layer.",
                     "use --for srdd, which names every module",
                 )
-
-
-TRAINERS: dict[str, Trainer] = {
-    each.name: each
-    for each in (
-        Trainer(
-            "guide",
-            "the method's guide",
-            "no public trainer reads these keys without changes to its code; to run it on verl use "
-            "--for verl-rin, on TRL --for srdd",
-            "",
-            "trainer.noise_injection: target_layers, layer_multipliers",
-            ("yaml", "json", "overrides"),
-            True,
-            _guide,
-        ),
-        Trainer(
-            "verl-rin",
-            "verl with noise injection for each layer",
-            "the fork of verl by zhshgmail, as of January 2026; upstream verl has no such keys",
-            "https://github.com/zhshgmail/verl",
-            "trainer.noise_injection: layer_sigma_config",
-            ("yaml", "json", "overrides"),
-            True,
-            _verl_rin,
-        ),
-        Trainer(
-            "qerl",
-            "QeRL",
-            "flags of its training script (arXiv 2510.11696, October 2025)",
-            "https://github.com/NVlabs/QeRL",
-            "--sigma-start, --sigma-end, --num-stages",
-            ("overrides", "yaml", "json"),
-            False,
-            _qerl,
-        ),
-        Trainer(
-            "surogate",
-            "Surogate",
-            "its GRPO training, surogate/grpo/noise_scheduler.py",
-            "https://github.com/invergent-ai/surogate",
-            "noise_scheduler of the training YAML",
-            ("yaml", "json"),
-            False,
-            _surogate,
-        ),
-        Trainer(
-            "srdd",
-            "srdd's injector and callback",
-            "srdd.rin.noisy and srdd.rin.RinCallback, for TRL, the Trainer of transformers, and "
-            "loops of your own",
-            "",
-            "the whole RinConfig document",
-            ("json",),
-            True,
-            None,
-        ),
-    )
-}
-"""Every trainer by its name; the first is the default."""
-
-OTHER_NAMES = {
-    "verl": (
-        "verl itself has no setting for noise",
-        "use --for verl-rin, for the fork of verl that has it: https://github.com/zhshgmail/verl",
-    ),
-    "trl": ("TRL has no setting for noise", "use --for srdd, and srdd.rin.RinCallback in training"),
-}
-"""Trainers that people ask for by another name: what to tell them."""

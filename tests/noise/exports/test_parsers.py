@@ -151,7 +151,7 @@ QUIET = settings(
 @example("${oc.env:HOME}")
 def test_a_hostile_name_stays_one_text_in_every_form(base: Path, text: str) -> None:
     tree = {"trainer": {"noise_injection": {"target_modules": [text], "enabled": True}}}
-    assert yaml.safe_load(to_yaml([([text], tree)])) == tree
+    assert yaml.safe_load(to_yaml([tree], [text])) == tree
     if not text.isprintable() or set(text) & set('"\\'):
         with pytest.raises(InputError, match="cannot be written as a Hydra override"):
             to_overrides(tree, [text])
