@@ -12,9 +12,9 @@ from srdd.documents import scan as schema
 from srdd.errors import MergeError, counted
 from srdd.numerics import histogram, sums
 from srdd.numerics.confidence import few_carry_most, few_prompts, intervals, stability
-from srdd.numerics.floors import WIDTH
+from srdd.numerics.floors import WIDTH, floor_of, product_floor_db
 from srdd.numerics.formats import FormatSpec, parse_spec
-from srdd.numerics.metrics import derive, floor_of, product_floor_db, why_undefined
+from srdd.numerics.metrics import derive, why_undefined
 from srdd.numerics.sites import UNDEFINED, needs_prompts, ranked_by
 
 REPLICATES = 64
@@ -42,6 +42,8 @@ class Measured:
         tokens_by_sqnr: histogram over the SQNR of single tokens.
         undefined_tokens: tokens that are all zero or reproduced exactly.
         operands: which are quantized, at site `linear`; None at others.
+        floor_db: the SQNR of Gaussian operands, at site `linear`, whose sums are of outputs and do
+            not tell how long the operands' rows are; None at others.
     """
 
     layer: int
@@ -53,6 +55,7 @@ class Measured:
     tokens_by_sqnr: histogram.Histogram
     undefined_tokens: int
     operands: schema.Operands | None = None
+    floor_db: float | None = None
 
     @property
     def group(self) -> tuple[str, str, str | None]:
@@ -70,13 +73,15 @@ def add(a: Measured, b: Measured) -> Measured:
     )
 
 
-def _width(measured: Measured, pooled: sums.Sums) -> float:
-    """Values in a row of what is quantized; at site `linear`, whose rows are outputs, unknown."""
-    tokens = float(sums.field(pooled, "tokens"))
-    if measured.operands is not None or tokens == 0:
-        return WIDTH
-    values = sums.field(pooled, "elements") + sums.field(pooled, "nonfinite")
-    return float(values) / tokens
+def _floor_db(measured: Measured, pooled: sums.Sums, rounding: str) -> float:
+    if measured.floor_db is not None:
+        return measured.floor_db
+    width, tokens = float(WIDTH), float(sums.field(pooled, "tokens"))
+    if measured.operands is None and tokens:
+        values = sums.field(pooled, "elements") + sums.field(pooled, "nonfinite")
+        width = float(values) / tokens
+    floor = floor_of(measured.spec, rounding, width).sqnr_db
+    return product_floor_db(floor, measured.operands)
 
 
 def _defined(value: float) -> float | None:
@@ -91,8 +96,6 @@ def _record(
     meaningless = UNDEFINED.get(measured.site, {})
     metrics |= dict.fromkeys(meaningless)
     sqnr = metrics["sqnr_db"]
-    floor = floor_of(measured.spec, rounding, _width(measured, pooled)).sqnr_db
-    floor = product_floor_db(floor, measured.operands)
     first_bin, counts = histogram.to_span(measured.tokens_by_sqnr)
     quantiles = [histogram.quantile(measured.tokens_by_sqnr, q) for q in (0.05, 0.50, 0.95)]
     single = {name: values[0] for name, values in sums.to_lists(pooled[None]).items()}
@@ -106,7 +109,7 @@ def _record(
             "scale_rule": measured.spec.scale_rule,
             "operands": measured.operands,
             "metrics": metrics,
-            "vs_floor_db": None if sqnr is None else sqnr - floor,
+            "vs_floor_db": None if sqnr is None else sqnr - _floor_db(measured, pooled, rounding),
             "intervals": {
                 name: None if np.isnan(pair).any() or name in meaningless else pair
                 for name, pair in ends.items()
@@ -232,6 +235,10 @@ def from_record(record: schema.Record) -> Measured:
     replicates = sums.new(REPLICATES)
     replicates[: len(stored)] = stored
     tokens = record.token_sqnr_db
+    sqnr, distance = record.metrics.sqnr_db, record.vs_floor_db
+    floor_db = None
+    if record.operands is not None and sqnr is not None and distance is not None:
+        floor_db = sqnr - distance
     return Measured(
         layer=record.layer,
         site=record.site,
@@ -239,6 +246,7 @@ def from_record(record: schema.Record) -> Measured:
         shared_with=tuple(record.shared_with),
         spec=parse_spec(f"{record.format}:{record.scale_rule}"),
         operands=record.operands,
+        floor_db=floor_db,
         replicates=replicates,
         tokens_by_sqnr=histogram.from_span(tokens.first_bin, tokens.counts),
         undefined_tokens=tokens.undefined,

@@ -30,6 +30,7 @@ from srdd.measurement.products import product_sums
 from srdd.measurement.tallies import NOT_COUNTED, Rows, Tally
 from srdd.model.experts import Product, one_by_one, watching
 from srdd.model.linears import Weight, stacked_in, stream_of, weight_of
+from srdd.numerics.floors import floor_of, product_floor_db
 from srdd.numerics.formats import FormatSpec
 from srdd.numerics.kernels import row_sums
 
@@ -108,6 +109,8 @@ class Capture:
         """Point -> why it cannot be measured."""
         self._experts: dict[Point, set[int]] = {}
         """Point of stacked experts -> those that saw a token."""
+        self._widths: dict[Point, int] = {}
+        """Point of site `linear` -> input features."""
 
     @contextmanager
     def hooked(self) -> Iterator[None]:
@@ -226,6 +229,7 @@ class Capture:
         if keys is not None:  # every tensor draws numbers of its own
             keys = keys + stream_of(name or point.tensor, self._seed)
         if weight is not None:
+            self._widths[point] = rows.shape[-1]
             counts = replicate != NOT_COUNTED
             products = product_sums(
                 rows, weight, self._specs, self._rounding, keys, self._seed, counts
@@ -298,8 +302,15 @@ class Capture:
                 shared_with=tuple(self._readers.get(point, ())),
                 spec=spec,
                 operands=operands,
+                floor_db=self._floor_db(point, spec, operands),
                 **tally.read(),
             )
             for (point, spec, operands), tally in self._totals.items()
             if point not in self._unmatched
         ]
+
+    def _floor_db(self, point: Point, spec: FormatSpec, operands: Operands | None) -> float | None:
+        if point not in self._widths:
+            return None
+        floor = floor_of(spec, self._rounding, self._widths[point]).sqnr_db
+        return product_floor_db(floor, operands)

@@ -18,9 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srdd.errors import unknown_name
-from srdd.numerics.floors import Floor as Floor
-from srdd.numerics.floors import floor_of as floor_of
-from srdd.numerics.floors import product_floor_db as product_floor_db
 from srdd.numerics.sums import Sums, field
 
 REPRODUCED = "reconstruction is exact"

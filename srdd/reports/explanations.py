@@ -19,7 +19,7 @@ from importlib import resources
 
 from srdd.errors import UsageError, unknown_name
 from srdd.noise.exports import TRAINERS
-from srdd.numerics.floors import SWING_DB, WIDTH, floor_of
+from srdd.numerics.floors import WIDTH, floor_of
 from srdd.numerics.formats import FORMATS, GROUPS, USED_BY, Element, FormatSpec, parse_spec
 from srdd.numerics.metrics import FIGURES, METRICS
 from srdd.numerics.sites import SITES, UNDEFINED
@@ -115,15 +115,14 @@ def _magnitudes(element: Element) -> str:
 def _format(spec: FormatSpec, name: str) -> Topic:
     each, first = spec.format, spec.scale_rule
     block = f"blocks of {each.block} values" if each.block else "whole rows"
-    rules = ", ".join(
-        f"{rule} {floor_of(FormatSpec(each, rule)).sqnr_db:.1f}" for rule in each.scale_rules
-    )
-    swing = max(SWING_DB.get(f"{each.unrotated}:{rule}", 0.0) for rule in each.scale_rules)
+    floors = {rule: floor_of(FormatSpec(each, rule)) for rule in each.scale_rules}
+    rules = ", ".join(f"{rule} {floor.sqnr_db:.1f}" for rule, floor in floors.items())
+    swing = max(floor.swing_db for floor in floors.values())
     if swing:
         rules += f"; it moves by up to {swing:.1f} dB with the data's scale between powers of two"
     elif not each.block:
         rules += f", for rows of {WIDTH:,} values; in longer rows it is lower"
-    floor = vars(floor_of(spec))
+    floor = vars(floors[first])
     figures = ", ".join(
         f"{metric.title} {Measure.of(metric).with_unit(floor[metric.name])}"
         for metric in METRICS.values()

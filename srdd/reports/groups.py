@@ -13,9 +13,9 @@ from functools import cached_property
 from srdd.documents.scan import Operands, Ranking, Record, Scan
 from srdd.errors import InputError, UsageError, unknown_name
 from srdd.noise.zones import Zone, by_depth
-from srdd.numerics.floors import WIDTH
+from srdd.numerics.floors import WIDTH, floor_of
 from srdd.numerics.formats import parse_spec
-from srdd.numerics.metrics import METRICS, Floor, Thresholds, floor_of
+from srdd.numerics.metrics import METRICS, Thresholds
 from srdd.numerics.sites import ranked_by
 
 _OPERANDS: tuple[Operands | None, ...] = (None, "both", "weight", "input")
@@ -105,8 +105,8 @@ class Group:
         tokens = sum(each.tokens for each in sums)
         values = sum(each.elements + each.nonfinite for each in sums)
         width = values / tokens if tokens else WIDTH
-        found: Floor = floor_of(parse_spec(self.spec), self.scan.settings.rounding, width)
-        return {name: getattr(found, name, None) for name in METRICS}
+        floor = floor_of(parse_spec(self.spec), self.scan.settings.rounding, width)
+        return {name: getattr(floor, name, None) for name in METRICS}
 
     def values(self, metric: str, layers: Sequence[int] | range | None = None) -> list[float]:
         """A metric's defined values over the layers, or over some of them, in order."""

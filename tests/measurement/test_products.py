@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from srdd.documents.merge import merge_scans
 from srdd.documents.records import from_record
 from srdd.measurement import products
 from srdd.measurement.products import product_sums, with_float64
@@ -104,6 +105,22 @@ def test_gaussian_operands_are_at_the_floor_of_the_product() -> None:
             field = pooled(found, operands)
             sqnr = 10 * np.log10(field["x2"] / field["e2"])
             assert sqnr == pytest.approx(product_floor_db(floor, operands), abs=0.12)
+
+
+def test_the_floor_of_a_product_is_that_of_its_input_features(tokenizer: Any) -> None:
+    spec = parse_spec("int8_token")
+    scan, other = (
+        scan_model(families.shared("llama"), tokenizer, each, sites=["linear"], formats=[str(spec)])
+        for each in (PROMPTS, ["another"])
+    )
+    widths = {
+        linear.name: linear.in_features for layer in scan.model.layers for linear in layer.linears
+    }
+    assert len(set(widths.values())) > 1
+    for record in [*scan.records, *merge_scans([scan, other]).records]:
+        floor = floor_of(spec, "even", widths[record.tensor]).sqnr_db
+        distance = record.metrics.sqnr_db - product_floor_db(floor, record.operands)
+        assert record.vs_floor_db == pytest.approx(distance, abs=1e-9)
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "mixtral", "gpt_oss"])

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from srdd.numerics import sums
+from srdd.numerics.floors import floor_of
 from srdd.numerics.formats import FORMATS, parse_spec
-from srdd.numerics.metrics import METRICS, Thresholds, derive, floor_of, why_undefined
+from srdd.numerics.metrics import METRICS, Thresholds, derive, why_undefined
 
 
 def of(**values: float) -> sums.Sums:

@@ -1,16 +1,17 @@
-"""What standard normal values get in a format, by the oracle: where floors has its data from.
+"""What standard normal values get in a format, by the oracle: where floors.csv has its data from.
 
-    python tests/numerics/kernels/gaussian.py [SPEC ...]
+    python tests/numerics/kernels/gaussian.py [SPEC ...] > srdd/numerics/floors.csv
 
-prints the lines of the tables for these specs (`mxfp4:floor`), or for all, from VALUES values each.
-Rows have CHANNELS values and tensors ROWS rows, which matters where a whole row or tensor shares a
+prints the table for these specs (`mxfp4:floor`), or for all, from VALUES values for each line. Rows
+have CHANNELS values and tensors ROWS rows, which matters where a whole row or tensor shares a
 scale: the longer it is, the larger its largest value and the coarser its grid. For formats with a
-scale for each row there are lines for rows of WIDTHS values, too. `--swing` prints how far the SQNR
-moves while the normal's scale goes through an octave.
+scale for each row there are lines for rows of WIDTHS values, too. The last column, for scales that
+are powers of two, is how far the SQNR moves while the normal's scale goes through an octave.
 """
 
 from __future__ import annotations
 
+import csv
 import sys
 
 import numpy as np
@@ -19,7 +20,7 @@ import oracle
 VALUES = 21_000_000
 ROWS, CHANNELS = 64, 4096
 ROUNDINGS = ("even", "toward-zero", "stochastic")
-WIDTHS = (64, 128, 256, 1024, 16384)
+WIDTHS = (64, 128, 256, 1024, CHANNELS, 16384)
 BY_ROW = ("int8_token:absmax", "fp8_e4m3_token:absmax")
 SWING_VALUES = 400_000
 RULES = {"nvfp4": ("token", "tensor")}
@@ -89,13 +90,6 @@ def _metrics(total: np.ndarray) -> list[float]:
     return [sqnr, flushed / count, over / count, clipped / e2, relative / count, l1 / count]
 
 
-def line(spec: str, key: str, floor: dict[str, float]) -> str:
-    """An entry as srdd/numerics/floors.py has it."""
-    sqnr, *shares = floor.values()
-    figures = ", ".join([f"{sqnr:.3f}", *(f"{share:.4g}" for share in shares)])
-    return f'    ("{spec}", {key}): Floor({figures}),\n'
-
-
 def swing_db(spec: str, values: int = SWING_VALUES) -> float:
     """How far the SQNR moves while the normal's scale goes through an octave."""
     scales = [2 ** (n / 8) for n in range(8)]
@@ -104,17 +98,16 @@ def swing_db(spec: str, values: int = SWING_VALUES) -> float:
 
 
 def main() -> None:
-    swing = "--swing" in sys.argv
-    named = [each for each in sys.argv[1:] if each != "--swing"]
-    for spec in named or [f"{name}:{rule}" for name in oracle.FORMATS for rule in rules_of(name)]:
-        if swing:
-            sys.stdout.write(f"{spec} {swing_db(spec):.2f}\n")
-            continue
-        for rounding, floor in floors(spec, VALUES, seed=1).items():
-            sys.stdout.write(line(spec, f'"{rounding}"', floor))
-        for width in WIDTHS if spec in BY_ROW else ():
+    table = csv.writer(sys.stdout, lineterminator="\n")
+    table.writerow(["spec", "rounding", "width", *METRICS, "swing_db"])
+    every = [f"{name}:{rule}" for name in oracle.FORMATS for rule in rules_of(name)]
+    for spec in sys.argv[1:] or every:
+        swing = swing_db(spec) if spec.startswith("mx") else 0.0
+        for width in WIDTHS if spec in BY_ROW else (CHANNELS,):
             for rounding, floor in floors(spec, VALUES, seed=1, width=width).items():
-                sys.stdout.write(line(spec, f'"{rounding}", {width}', floor))
+                sqnr, *shares = floor.values()
+                figures = [f"{sqnr:.3f}", *(f"{share:.4g}" for share in shares), f"{swing:.2f}"]
+                table.writerow([spec, rounding, width, *figures])
 
 
 if __name__ == "__main__":
