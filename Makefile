@@ -2,6 +2,8 @@
 # `make test` installs and runs everything that a reviewer would.
 
 PYTHON ?= python3
+# By version and without a hash: builds for other processors and GPUs are other files.
+TORCH ?= torch==2.13.0
 BIN := .venv/bin
 SLOW ?= not slow
 WORKERS ?= 2
@@ -23,7 +25,8 @@ install: .venv/installed
 
 .venv/installed: requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(TORCH)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	mkdir -p build
 	touch $@
@@ -50,10 +53,12 @@ unit:
 docs: install
 	$(BIN)/python tests/readme_blocks.py
 
-# Written anew from what is installed; a local build of torch is named by its public version.
+# Written anew from what is installed, with the hashes of every file that the index has of it.
 lock:
-	{ echo "# Exact versions of everything that \`make\` installs; made with \`make lock\` on Python 3.11."; \
-	  $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//'; } > requirements.lock.new
+	$(BIN)/python -m pip freeze --all --exclude-editable | grep -vE '^(torch|pip)==' > build/requirements.in
+	{ echo "# Exact versions and hashes of all that \`make\` installs besides torch; made with \`make lock\` on Python 3.11."; \
+	  $(BIN)/uv pip compile --no-deps --generate-hashes --no-header --no-annotate --quiet build/requirements.in; \
+	} > requirements.lock.new
 	mv requirements.lock.new requirements.lock
 
 wheel: install
