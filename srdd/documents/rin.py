@@ -92,6 +92,15 @@ class Schedule(Part):
         falling = [self.sigma_start * ratio ** (k / steps) for k in range(steps)]
         return 0.0, *falling, self.sigma_end
 
+    def scaled(self, factor: float) -> Schedule:
+        """The same schedule with both sigmas times `factor`, which is above 0."""
+        return self.model_copy(
+            update={
+                "sigma_start": self.sigma_start * factor,
+                "sigma_end": self.sigma_end * factor,
+            }
+        )
+
 
 class NoisyModule(Part):
     """A module whose weight gets noise.

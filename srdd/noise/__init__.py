@@ -11,8 +11,8 @@ strategy whose run does not beat its controls has shown nothing about its choice
 """
 
 from srdd.noise.figures import METRICS, Figures, figures_of, fingerprint
-from srdd.noise.strategies import CONTROLS, STRATEGIES, TIERS
-from srdd.noise.suggestion import TOP_K, suggest
+from srdd.noise.strategies import CONTROLS, STRATEGIES
+from srdd.noise.suggestion import suggest
 from srdd.noise.targets import ALWAYS_EXCLUDED, LAYER_TYPES
 
 __all__ = [
@@ -21,8 +21,6 @@ __all__ = [
     "LAYER_TYPES",
     "METRICS",
     "STRATEGIES",
-    "TIERS",
-    "TOP_K",
     "Figures",
     "figures_of",
     "fingerprint",

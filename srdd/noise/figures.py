@@ -18,20 +18,23 @@ from __future__ import annotations
 import hashlib
 import math
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import orjson
 
 from srdd.documents.document import Interval
 from srdd.documents.scan import Ranking, Record, Scan
-from srdd.documents.sensitivity import Sensitivity
 from srdd.errors import InputError, UsageError, unknown_name
 
 METRICS = ("relative_error", "sqnr_db", "deadzone", "relative_l1", "vs_floor_db", "kl")
 """What layers can be ranked by; the first is the default."""
 
 KL = "kl"
+MOST_NAMED = 8
+"""How many layers without figures an error names."""
 
 ACTS_ON = {"rmsnorm": "input", "linear": "weight"}
 """layer type -> the site that noise on it acts on."""
@@ -46,32 +49,26 @@ class Figures:
     """The figures of every layer, (layers,) each, with what they were taken from.
 
     Attributes:
-        site, format, scale_rule, metric: which of the scan's figures these are.
+        scan: the scan that they are from.
+        metric: what layers are ranked by.
+        records: one a layer, of one site and format, pooled over the tensors of a layer.
         values: the metric, in its own unit.
         intervals: its 95 % interval, where the scan has one.
-        badness: see the module; at least 0, larger is worse.
-        sqnr_db: what quantization leaves, dB; None where undefined.
-        records: the records behind them, pooled over the tensors of a layer.
-        rankings: what the scan says about the stability of rankings of these records.
-        seed: of resampling.
-        sensitivity: that of the scan, for `kl`.
     """
 
-    site: str
-    format: str
-    scale_rule: str
+    scan: Scan
     metric: str
+    records: tuple[Record, ...]
     values: tuple[float, ...]
     intervals: tuple[Interval | None, ...]
-    badness: tuple[float, ...]
-    sqnr_db: tuple[float | None, ...]
-    records: tuple[Record, ...]
-    rankings: tuple[Ranking, ...]
-    seed: int
-    sensitivity: Sensitivity | None = None
 
     def __len__(self) -> int:
         return len(self.values)
+
+    @cached_property
+    def badness(self) -> tuple[float, ...]:
+        """How bad each layer is; see the module. At least 0, larger is worse."""
+        return tuple(_badness(self.metric, value) for value in self.values)
 
     @property
     def worst_first(self) -> list[int]:
@@ -91,29 +88,28 @@ class Figures:
 
     def stability(self, top_k: int) -> Stability:
         """How stable the ranking, and the set of the worst `top_k`, are with other prompts."""
+        scan, seed, group = self.scan, self.scan.settings.seed, _group(self.records[0])
         if self.metric == KL:
             from srdd.documents.sensitivity_figures import stability_of as stability_of_kl
 
-            assert self.sensitivity is not None
-            spec = f"{self.format}:{self.scale_rule}"
-            return stability_of_kl(self.sensitivity, spec, top_k, self.seed)
+            assert scan.sensitivity is not None
+            return stability_of_kl(scan.sensitivity, f"{group[1]}:{group[2]}", top_k, seed)
         metric = _measured(self.metric)
-        for ranking in self.rankings:
-            if (ranking.metric, ranking.top_k) == (metric, top_k):
+        for ranking in scan.rankings:
+            if (_group(ranking), ranking.metric, ranking.top_k) == (group, metric, top_k):
                 return ranking.tau_halves, ranking.top_k_change
         if any(record.replicates is None for record in self.records):
             return None, None
         # What the scan did not work out itself needs numpy, which costs more than all the rest.
         from srdd.documents.pool import stability_of
 
-        return stability_of(self.records, metric, top_k, self.seed)
+        return stability_of(self.records, metric, top_k, seed)
 
 
 def default_site(scan: Scan, layer_type: str) -> str:
     """The site that noise acts on where the scan has it; else `input`, `output` or the first."""
     sites = scan.settings.sites
-    wanted = (ACTS_ON.get(layer_type, "input"), "input", "output", sites[0])
-    return next(site for site in wanted if site in sites)
+    return next(s for s in (ACTS_ON[layer_type], "input", "output", sites[0]) if s in sites)
 
 
 def figures_of(scan: Scan, *, site: str | None, format: str | None, metric: str) -> Figures:
@@ -121,7 +117,7 @@ def figures_of(scan: Scan, *, site: str | None, format: str | None, metric: str)
 
     Arguments:
         scan: what to read.
-        site: a site of the scan; see `default_site` for None.
+        site: a site of the scan; that of noise on norms for None.
         format: a format of the scan; None if it holds only one.
         metric: one of METRICS. `kl` is what quantizing both operands of a layer's linears costs,
             the sum over them; the site is then that of the other figures.
@@ -132,63 +128,35 @@ def figures_of(scan: Scan, *, site: str | None, format: str | None, metric: str)
     """
     if metric not in METRICS:
         raise unknown_name("metric", metric, METRICS)
-    site = default_site(scan, "rmsnorm") if site is None else site
-    records = scan.select(site, format)
-    if len({record.layer for record in records}) < len(records):
+    records = scan.select(site or default_site(scan, "rmsnorm"), format)
+    layers = {record.layer for record in records}
+    if len(layers) < len(records):
         from srdd.documents.pool import pool_layers
 
-        settings = scan.settings
-        records = pool_layers(records, rounding=settings.rounding)
-    _check_complete(scan, records, site)
-    first = records[0]
-    intervals: list[Interval | None]
+        records = pool_layers(records, rounding=scan.settings.rounding)
+    rows: list[tuple[float | None, Interval | None]]
     if metric == KL:
-        values, intervals = _costs(scan, f"{first.format}:{first.scale_rule}")
+        costs = {row["layer"]: row for row in scan.sensitivities(format, "both", "layer")}
+        layers &= set(costs)
+        rows = [(costs[layer]["kl"], costs[layer]["kl_interval"]) for layer in sorted(layers)]
     else:
-        values = _values(records, metric)
-        intervals = [getattr(record.intervals, metric, None) for record in records]
-    group = (first.site, first.format, first.scale_rule, first.operands)
-    return Figures(
-        site=site,
-        format=first.format,
-        scale_rule=first.scale_rule,
-        metric=metric,
-        values=tuple(values),
-        intervals=tuple(intervals),
-        badness=tuple(_badness(metric, value) for value in values),
-        sqnr_db=tuple(record.metrics.sqnr_db for record in records),
-        records=tuple(records),
-        rankings=tuple(
-            r for r in scan.rankings if (r.site, r.format, r.scale_rule, r.operands) == group
-        ),
-        seed=scan.settings.seed,
-        sensitivity=scan.sensitivity,
-    )
-
-
-def _costs(scan: Scan, spec: str) -> tuple[list[float], list[Interval | None]]:
-    """What quantizing each layer costs, nats a token, with intervals."""
-    rows = {row["layer"]: row for row in scan.sensitivities(spec, "both", "layer")}
-    missing = [layer.index for layer in scan.model.layers if layer.index not in rows]
+        rows = [(_value(r, metric), getattr(r.intervals, metric, None)) for r in records]
+    missing = [str(layer.index) for layer in scan.model.layers if layer.index not in layers]
     if missing:
+        more = ", ..." if len(missing) > MOST_NAMED else ""
         raise InputError(
-            f"the scan has no kl of layer {missing[0]}",
-            "scan the whole model with --kl: a strategy compares every layer with every other",
-        )
-    ordered = [rows[layer] for layer in sorted(rows)]
-    return [row["kl"] for row in ordered], [row["kl_interval"] for row in ordered]
-
-
-def _check_complete(scan: Scan, records: list[Record], site: str) -> None:
-    known = {record.layer for record in records}
-    missing = [layer.index for layer in scan.model.layers if layer.index not in known]
-    if missing:
-        names = ", ".join(map(str, missing[:8])) + (", ..." if len(missing) > 8 else "")
-        raise InputError(
-            f"the scan has no figures of layer{'s' if len(missing) > 1 else ''} {names} at site "
-            f"{site}",
+            f"the scan has no {metric} of layer{'s' if len(missing) > 1 else ''} "
+            f"{', '.join(missing[:MOST_NAMED])}{more}",
             "scan the whole model: a strategy compares every layer with every other",
         )
+    values = [value for value, _ in rows if value is not None]
+    if len(values) < len(rows):
+        raise _undefined(records, metric)
+    return Figures(scan, metric, tuple(records), tuple(values), tuple(row[1] for row in rows))
+
+
+def _group(part: Record | Ranking) -> tuple[str, str, str, str | None]:
+    return part.site, part.format, part.scale_rule, part.operands
 
 
 def _measured(metric: str) -> str:
@@ -201,20 +169,14 @@ def _value(record: Record, metric: str) -> float | None:
     return value
 
 
-def _values(records: list[Record], metric: str) -> list[float]:
-    values = []
-    for record in records:
-        value = _value(record, metric)
-        if value is None:
-            local = [m for m in METRICS if m != KL]
-            usable = [m for m in local if all(_value(each, m) is not None for each in records)]
-            reason = record.undefined.get(_measured(metric), "the scan does not say why")
-            raise InputError(
-                f"{metric} of layer {record.layer} is undefined: {reason}",
-                f"rank by another metric: {', '.join(usable)}" if usable else "scan again",
-            )
-        values.append(value)
-    return values
+def _undefined(records: Sequence[Record], metric: str) -> InputError:
+    first = next(record for record in records if _value(record, metric) is None)
+    others = [m for m in METRICS if m != KL and all(_value(r, m) is not None for r in records)]
+    reason = first.undefined.get(_measured(metric), "the scan does not say why")
+    return InputError(
+        f"{metric} of layer {first.layer} is undefined: {reason}",
+        f"rank by another metric: {', '.join(others)}" if others else "scan again",
+    )
 
 
 def _badness(metric: str, value: float) -> float:

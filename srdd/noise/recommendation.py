@@ -19,8 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from srdd.documents.rin import Recommendation, RinConfig, Tier
-from srdd.documents.scan import Scan
+from srdd.documents.rin import LayerNoise, Recommendation, RinConfig, Tier
 from srdd.errors import counted
 from srdd.noise.figures import ACTS_ON, Figures, Stability
 from srdd.noise.targets import Targets
@@ -98,30 +97,27 @@ def summary(config: RinConfig) -> str:
 
 
 def warnings_of(
-    scan: Scan, figures: Figures, stability: Stability, targets: Targets, tiers: Sequence[Tier]
-) -> list[str]:
+    figures: Figures, stability: Stability, targets: Targets, tiers: Sequence[Tier]
+) -> Iterator[str]:
     """The warnings of a configuration, besides the recommendation's reasons.
 
     Arguments:
-        scan: where the figures come from.
         figures: of the layers.
         stability: of their ranking.
         targets: what gets noise.
         tiers: the layers with their noise.
     """
-    return [
-        *_about_noise(tiers, targets),
-        *_about_scan(scan, figures, stability),
-        *_about_targets(scan, figures, targets),
-        *(f"from the scan: {text}" for text in scan.warnings),
-        IN_VALIDATION,
-        IN_FILTERS,
-    ]
+    yield from _about_noise([entry for tier in tiers for entry in tier.layers], targets)
+    yield from _about_scan(figures, stability, targets)
+    yield from _about_targets(targets)
+    for text in figures.scan.warnings:
+        yield f"from the scan: {text}"
+    yield IN_VALIDATION
+    yield IN_FILTERS
 
 
-def _about_noise(tiers: Sequence[Tier], targets: Targets) -> Iterator[str]:
+def _about_noise(layers: Sequence[LayerNoise], targets: Targets) -> Iterator[str]:
     """Noise that is stronger than the quantization error or than the signal, or too strong."""
-    layers = [entry for tier in tiers for entry in tier.layers]
     strong = [
         (entry.signal_to_noise_db, entry.sqnr_db, entry.layer)
         for entry in layers
@@ -144,7 +140,8 @@ def _about_noise(tiers: Sequence[Tier], targets: Targets) -> Iterator[str]:
         )
 
 
-def _about_scan(scan: Scan, figures: Figures, stability: Stability) -> Iterator[str]:
+def _about_scan(figures: Figures, stability: Stability, targets: Targets) -> Iterator[str]:
+    scan = figures.scan
     prompts, tokens = scan.calibration.prompts, scan.calibration.tokens
     if prompts is None or tokens is None:
         yield "the scan does not say how many tokens it saw"
@@ -155,18 +152,18 @@ def _about_scan(scan: Scan, figures: Figures, stability: Stability) -> Iterator[
         )
     if len(figures) > 1 and stability[0] is None:
         yield "the stability of the ranking is unknown: the scan keeps no replicates"
-
-
-def _about_targets(scan: Scan, figures: Figures, targets: Targets) -> Iterator[str]:
-    wanted = ACTS_ON[targets.layer_type]
-    if figures.site != wanted:
+    site, wanted = figures.records[0].site, ACTS_ON[targets.layer_type]
+    if site != wanted:
+        measured = wanted in scan.settings.sites
         advice = f"suggest with --site {wanted}"
-        if wanted not in scan.settings.sites:
-            advice = f"scan with --site {wanted} to rank by that"
         yield (
-            f"layers are ranked at site {figures.site}, and noise on {targets.layer_type} acts on "
-            f"site {wanted}: {advice}"
+            f"layers are ranked at site {site}, and noise on {targets.layer_type} acts on site "
+            f"{wanted}: " + (advice if measured else f"scan with --site {wanted} to rank by that")
         )
+
+
+def _about_targets(targets: Targets) -> Iterator[str]:
+    unknown = sum(t.gain_rms is None for layer in targets.of_layer for t in layer)
     if not targets.known:
         yield (
             "the scan names no modules: norms are found by layer index, every layer counts as one "
@@ -174,13 +171,11 @@ def _about_targets(scan: Scan, figures: Figures, targets: Targets) -> Iterator[s
         )
     elif targets.layer_type == "linear":
         yield "the scan holds no weights of linears: their noise has no figure in dB"
-        if targets.routers:
-            yield (
-                f"{counted(len(targets.routers), 'router')} get no noise, which would choose other "
-                f"experts: {', '.join(targets.routers[:3])}"
-                + (", ..." if len(targets.routers) > 3 else "")
-            )
-    else:
-        unknown = sum(t.gain_rms is None for layer in targets.of_layer for t in layer)
-        if unknown:
-            yield f"the gain of {counted(unknown, 'norm')} is unknown and counts as 1"
+    elif unknown:
+        yield f"the gain of {counted(unknown, 'norm')} is unknown and counts as 1"
+    if targets.routers:
+        yield (
+            f"{counted(len(targets.routers), 'router')} get no noise, which would choose other "
+            f"experts: {', '.join(targets.routers[:3])}"
+            + (", ..." if len(targets.routers) > 3 else "")
+        )

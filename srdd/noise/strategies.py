@@ -9,28 +9,28 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
+from srdd.documents.rin import Schedule, unusable_reason
 from srdd.errors import UsageError, unknown_name
-from srdd.noise import zones as zoning
 from srdd.noise.figures import Figures
-
-Sigmas = tuple[float, float]
-"""Sigma at the first noisy stage and at the last."""
+from srdd.noise.zones import by_depth, natural_breaks, parse
 
 TIERS = ("high", "medium", "low")
 """Tiers of the zone strategy, by how bad their layers are."""
 
 DIRECTIONS = ("proportional", "inverse")
 
+TOP_K = 10
+DIGITS = 4
+
 SMALLEST_CAP, LARGEST_MULTIPLIER = 1e-3, 1e3
 """Beyond these, a multiplier is a slip of the pen and not a strength of noise."""
 
-
-STRATEGIES = ("uniform", "targeted", "variable", "zone")
-CONTROLS = ("inverse", "shuffled")
-"""Made from a strategy at its noise energy; as strategies they are controls of `variable`."""
+SMALLEST_SIGMA, LARGEST_SIGMA = 1e-12, 1e6
+"""Beyond these, noise is lost in any weight's rounding, or the weight in the noise."""
 
 
 @dataclass(frozen=True)
@@ -39,55 +39,84 @@ class TierNoise:
 
     Attributes:
         name: of the tier.
-        sigmas: its schedule; None for no noise.
+        schedule: None for no noise.
         multipliers: (layers,); 0 for layers that are not in the tier.
         order: the layers in the order in which a document lists them; by index if left out.
     """
 
     name: str
-    sigmas: Sigmas | None
+    schedule: Schedule | None
     multipliers: tuple[float, ...]
     order: tuple[int, ...] = ()
 
     @property
     def layers(self) -> list[int]:
         """The layers that get noise, in order."""
-        if self.sigmas is None:
-            return []
         order = self.order or range(len(self.multipliers))
-        return [layer for layer in order if self.multipliers[layer] > 0]
+        return [layer for layer in order if self.schedule and self.multipliers[layer] > 0]
 
 
-def uniform(figures: Figures, sigmas: Sigmas) -> list[TierNoise]:
-    """The same noise in every layer."""
-    return [TierNoise("all", sigmas, (1.0,) * len(figures))]
-
-
-def targeted(figures: Figures, sigmas: Sigmas, top_k: int) -> list[TierNoise]:
-    """The same noise in the worst `top_k` layers and none elsewhere, in order of rank.
+def usable_schedule(sigma_start: float, sigma_end: float, num_stages: int) -> Schedule:
+    """A schedule that trainers do as written.
 
     Raises:
-        UsageError: there are not so many layers, or none is worse than another.
+        UsageError: they do not; see `srdd.documents.rin.unusable_reason`.
+    """
+    if problem := unusable_reason(sigma_start, sigma_end, num_stages):
+        raise UsageError(*problem)
+    if not SMALLEST_SIGMA <= sigma_end <= sigma_start <= LARGEST_SIGMA:
+        raise UsageError(
+            f"sigma goes from {sigma_start:g} to {sigma_end:g}",
+            f"stay between {SMALLEST_SIGMA:g} and {LARGEST_SIGMA:g}; the guide uses 0.05 to 0.0005",
+        )
+    return Schedule(sigma_start=sigma_start, sigma_end=sigma_end, num_stages=num_stages)
+
+
+def uniform(figures: Figures, schedule: Schedule) -> list[TierNoise]:
+    """The same noise in every layer."""
+    return [TierNoise("all", schedule, (1.0,) * len(figures))]
+
+
+def targeted(
+    figures: Figures,
+    schedule: Schedule,
+    top_k: int | None,
+    top_fraction: float | None,
+) -> list[TierNoise]:
+    """The same noise in the worst layers and none elsewhere, in order of rank.
+
+    Arguments:
+        top_k: how many layers. TOP_K if left out, or half of them in a model of at most TOP_K.
+        top_fraction: instead of top_k, which share of the layers, in (0, 1].
+
+    Raises:
+        UsageError: both are given, there are not so many layers, or none is worse than another.
     """
     layers = len(figures)
+    if top_fraction is not None:
+        if top_k is not None:
+            raise UsageError("top_k and top_fraction are both given", "give one of them")
+        if not 0 < top_fraction <= 1:
+            raise UsageError(f"top_fraction is {top_fraction:g}", "give a share above 0, at most 1")
+        top_k = max(1, round(top_fraction * layers))
+    if top_k is None:
+        top_k = TOP_K if layers > TOP_K else max(1, layers // 2)
     if not 1 <= top_k <= layers:
         raise UsageError(
             f"top_k is {top_k}, and the scan has {layers} layers",
             f"give a number from 1 to {layers}",
         )
     _refuse_equal(figures, "targeted")
-    worst = figures.worst_first[:top_k]
-    multipliers = tuple(float(layer in worst) for layer in range(layers))
-    return [TierNoise("worst", sigmas, multipliers, tuple(worst))]
+    worst = tuple(figures.worst_first[:top_k])
+    return [TierNoise("worst", schedule, tuple(float(n in worst) for n in range(layers)), worst)]
 
 
 def variable(
     figures: Figures,
-    sigmas: Sigmas,
-    *,
-    direction: str = "proportional",
-    cap: float | None = None,
-    clip: tuple[float, float] | None = None,
+    schedule: Schedule,
+    direction: str,
+    cap: float | None,
+    clip: tuple[float, float] | None,
 ) -> list[TierNoise]:
     """Noise in every layer: multiplier = badness / mean, which averages 1.
 
@@ -117,14 +146,14 @@ def variable(
         raise UsageError("clip leaves no noise in any layer", "raise its upper end above 0")
     if cap is not None:
         multipliers = [value * (cap / largest) for value in multipliers]
-    return [TierNoise("all", sigmas, tuple(map(rounded, multipliers)))]
+    return [TierNoise("all", schedule, tuple(map(rounded, multipliers)))]
 
 
 def zone(
     figures: Figures,
-    sigmas: Sigmas,
-    zones: str = "depth",
-    tiers: Mapping[str, Sigmas | None] | None = None,
+    schedule: Schedule,
+    zones: str,
+    tiers: Mapping[str, tuple[float, float] | None] | None,
 ) -> list[TierNoise]:
     """A schedule for each tier of zones: the worst zones get the most noise.
 
@@ -133,21 +162,20 @@ def zone(
     tier. `breaks` applies natural breaks to the layers themselves, wherever they lie. There are
     three tiers, or two when the zones allow no more.
 
-    A tier that `tiers` does not name has a schedule that follows from `sigmas` as in the guide:
+    A tier that `tiers` does not name has a schedule that follows from `schedule` as in the guide:
     high from sigma_start to twice sigma_end, medium from 0.6 sigma_start to sigma_end, low none.
     With 0.05 to 0.0005 these are 0.05 to 0.001 and 0.03 to 0.0005. No tier ends above its start.
 
     Raises:
-        UsageError: zones that cannot be, a tier that does not exist, fewer than two tiers, or no
-            tier with noise.
+        UsageError: zones that cannot be, a tier that does not exist or cannot be run as written,
+            fewer than two tiers, or no tier with noise.
     """
     _refuse_equal(figures, "zone")
     count = len(figures)
-    if zones == "breaks":
-        groups = [[layer] for layer in range(count)]
-    else:
-        cut = zoning.by_depth(count) if zones == "depth" else zoning.parse(zones, count)
-        groups = [list(each.layers) for each in cut]
+    groups: list[Sequence[int]] = [[layer] for layer in range(count)]
+    if zones != "breaks":
+        cut = by_depth(count) if zones == "depth" else parse(zones, count)
+        groups = [each.layers for each in cut]
     means = [sum(figures.badness[layer] for layer in group) / len(group) for group in groups]
     classes = min(len(TIERS), len(set(means)))
     if classes < 2:
@@ -156,27 +184,28 @@ def zone(
             "cut the model into more zones, or use --strategy uniform",
         )
     names = TIERS if classes == len(TIERS) else (TIERS[0], TIERS[-1])
+    start, end = schedule.sigma_start, schedule.sigma_end
+    medium = 0.6 * start
+    sigmas = {"high": (start, min(2 * end, start)), "medium": (medium, min(end, medium))}
+    chosen: dict[str, tuple[float, float] | None] = {"low": None, **sigmas, **(tiers or {})}
     for name in tiers or {}:
         if name not in names:
             raise unknown_name("tier", name, names)
-    schedules = _tier_sigmas(sigmas) | dict(tiers or {})
-    if all(schedules[name] is None for name in names):
+    if all(chosen[name] is None for name in names):
         raise UsageError("no tier has noise", "give one a schedule, such as high=0.05:0.001")
-    multipliers = {name: [0.0] * count for name in names}
-    for group, its_class in zip(groups, zoning.natural_breaks(means, classes), strict=True):
-        for layer in group:
-            multipliers[names[classes - 1 - its_class]][layer] = 1.0
-    return [TierNoise(name, schedules[name], tuple(multipliers[name])) for name in names]
-
-
-def _tier_sigmas(sigmas: Sigmas) -> dict[str, Sigmas | None]:
-    start, end = sigmas
-    medium = 0.6 * start
-    return {
-        "high": (start, min(2 * end, start)),
-        "medium": (medium, min(end, medium)),
-        "low": None,
+    class_of = {
+        layer: its_class
+        for group, its_class in zip(groups, natural_breaks(means, classes), strict=True)
+        for layer in group
     }
+    return [
+        TierNoise(
+            name,
+            (pair := chosen[name]) and usable_schedule(*pair, schedule.num_stages),
+            tuple(float(class_of[layer] == its_class) for layer in range(count)),
+        )
+        for its_class, name in zip(reversed(range(classes)), names, strict=True)
+    ]
 
 
 def _refuse_equal(figures: Figures, strategy: str) -> None:
@@ -189,32 +218,17 @@ def _refuse_equal(figures: Figures, strategy: str) -> None:
         )
 
 
-def controlled(tiers: Sequence[TierNoise], control: str, seed: int) -> list[TierNoise]:
-    """A control made from a strategy's tiers.
-
-    Raises:
-        UsageError: every layer gets the same noise, so that the control would change nothing.
-    """
-    noisy = [tier for tier in tiers if tier.sigmas is not None]
-    if len(noisy) == 1 and len(set(noisy[0].multipliers)) == 1:
-        raise UsageError(
-            f"{control} would change nothing: every layer gets the same noise",
-            "make the control from a strategy that tells layers apart",
-        )
-    return inverse(tiers) if control == "inverse" else shuffled(tiers, seed)
-
-
-def inverse(tiers: Sequence[TierNoise]) -> list[TierNoise]:
+def inverse(tiers: Sequence[TierNoise], seed: int) -> list[TierNoise]:
     """The most noise where there was the least.
 
     Of a single schedule the multipliers are mirrored; several schedules are handed to the tiers in
     reverse order.
     """
     if len(tiers) > 1:
-        reverse = reversed([tier.sigmas for tier in tiers])
-        return [replace(tier, sigmas=s) for tier, s in zip(tiers, reverse, strict=True)]
+        reverse = reversed([tier.schedule for tier in tiers])
+        return [replace(tier, schedule=s) for tier, s in zip(tiers, reverse, strict=True)]
     images = tuple(map(rounded, mirrored(tiers[0].multipliers)))
-    return [TierNoise("all", tiers[0].sigmas, images)]
+    return [TierNoise("all", tiers[0].schedule, images)]
 
 
 def shuffled(tiers: Sequence[TierNoise], seed: int) -> list[TierNoise]:
@@ -234,7 +248,24 @@ def shuffled(tiers: Sequence[TierNoise], seed: int) -> list[TierNoise]:
     ]
 
 
-DIGITS = 4
+STRATEGIES: dict[str, Callable[..., list[TierNoise]]] = {
+    "uniform": uniform,
+    "targeted": targeted,
+    "variable": variable,
+    "zone": zone,
+}
+"""By name: (figures, schedule, and options of its own) -> tiers."""
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "uniform": {},
+    "targeted": {"top_k": None, "top_fraction": None},
+    "variable": {"direction": "proportional", "cap": None, "clip": None},
+    "zone": {"zones": "depth", "tiers": None},
+}
+"""The options of each strategy with their defaults."""
+
+CONTROLS = {"inverse": inverse, "shuffled": shuffled}
+"""Made from a strategy at its noise energy; as strategies they are controls of `variable`."""
 
 
 def rounded(multiplier: float) -> float:
@@ -256,7 +287,6 @@ def mirrored(multipliers: Sequence[float]) -> list[float]:
     """
     mean = sum(multipliers) / len(multipliers)
     offsets = [value / mean - 1 for value in multipliers]
-    reach = max(offsets)
-    shrink = min(1.0, 1 / reach) if reach > 0 else 1.0
+    shrink = 1 / max(1.0, *offsets)
     images = [1 - shrink * offset for offset in offsets]
     return [0.0 if image < 1e-12 else image for image in images]

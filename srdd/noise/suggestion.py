@@ -3,33 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-from srdd.documents.rin import RinConfig, unusable_reason
+from srdd.documents.rin import Parameters, RinConfig
 from srdd.documents.scan import Scan
 from srdd.errors import UsageError, unknown_name
-from srdd.noise import strategies
-from srdd.noise.figures import Figures, default_site, figures_of, fingerprint
+from srdd.noise.figures import default_site, figures_of, fingerprint
 from srdd.noise.recommendation import recommend, warnings_of
-from srdd.noise.strategies import CONTROLS, STRATEGIES, Sigmas, TierNoise
+from srdd.noise.strategies import CONTROLS, OPTIONS, STRATEGIES, TOP_K, uniform, usable_schedule
 from srdd.noise.targets import ALWAYS_EXCLUDED, targets_of
-from srdd.noise.tiers import build, energy_of, equal_energy_scale
-from srdd.numerics.formats import check_seed
-
-TOP_K = 10
-SMALLEST_SIGMA, LARGEST_SIGMA = 1e-12, 1e6
-"""Beyond these, noise is lost in any weight's rounding, or the weight in the noise."""
-
-_OWNERS = {
-    "top_k": "targeted",
-    "top_fraction": "targeted",
-    "direction": "variable",
-    "cap": "variable",
-    "clip": "variable",
-    "zones": "zone",
-    "tiers": "zone",
-}
-"""Options of one strategy, which would silently do nothing in another."""
+from srdd.noise.tiers import build, energy_of, with_energy_of
 
 
 def suggest(
@@ -95,41 +77,42 @@ def suggest(
         raise unknown_name("strategy", strategy, (*STRATEGIES, *CONTROLS))
     if control is not None and control not in CONTROLS:
         raise unknown_name("control", control, CONTROLS)
-    given = (top_k, top_fraction, direction, cap, clip, zones, tiers)
-    for (name, owner), value in zip(_OWNERS.items(), given, strict=True):
-        if value is not None and strategy != owner:
-            raise UsageError(
-                f"{name} belongs to strategy {owner}, not to {strategy}",
-                f"leave it out, or use strategy {owner}",
-            )
-    sigmas = checked_sigmas(sigma_start, sigma_end, num_stages)
-    check_seed(seed)
-    exclusions = list(dict.fromkeys((*ALWAYS_EXCLUDED, *exclude)))
-    targets = targets_of(scan, layer_type, exclusions)
-    figures = figures_of(
-        scan, site=site or default_site(scan, layer_type), format=format, metric=metric
-    )
-    count = len(figures)
-    asked: dict[str, Any] = {
-        "top_k": _top_k(count, top_k, top_fraction) if strategy == "targeted" else None,
-        "direction": (direction or "proportional") if strategy == "variable" else None,
+    given = {
+        "top_k": top_k,
+        "top_fraction": top_fraction,
+        "direction": direction,
         "cap": cap,
         "clip": clip,
-        "zones": (zones or "depth") if strategy == "zone" else None,
-        "tiers": None if tiers is None else dict(tiers),
+        "zones": zones,
+        "tiers": tiers,
     }
-    baseline = strategies.uniform(figures, sigmas)
-    chosen = wanted = _choose(strategy, figures, sigmas, asked)
+    for owner, names in OPTIONS.items():
+        for name in names:
+            if given[name] is not None and owner != strategy:
+                raise UsageError(
+                    f"{name} belongs to strategy {owner}, not to {strategy}",
+                    f"leave it out, or use strategy {owner}",
+                )
+    options = OPTIONS[strategy] | {n: value for n, value in given.items() if value is not None}
+    schedule = usable_schedule(sigma_start, sigma_end, num_stages)
+    exclusions = list(dict.fromkeys((*ALWAYS_EXCLUDED, *exclude)))
+    targets = targets_of(scan, layer_type, exclusions)
+    site = site or default_site(scan, layer_type)
+    figures = figures_of(scan, site=site, format=format, metric=metric)
+    baseline = uniform(figures, schedule)
+    chosen = wanted = STRATEGIES[strategy](figures, schedule, **options)
+    top = len(chosen[0].layers) if strategy == "targeted" else None
     if control is not None:
-        chosen = strategies.controlled(chosen, control, seed)
-    scale = 1.0
+        if len(chosen) == len(set(chosen[0].multipliers)) == 1:
+            raise UsageError(
+                f"{control} would change nothing: every layer gets the same noise",
+                "make the control from a strategy that tells layers apart",
+            )
+        chosen = CONTROLS[control](chosen, seed)
     if equal_energy or control is not None:
-        wanted = baseline if equal_energy else wanted
-        scale = equal_energy_scale(chosen, wanted, targets, num_stages)
-    built = build(
-        chosen, scan=scan, figures=figures, targets=targets, num_stages=num_stages, scale=scale
-    )
-    stability = figures.stability(asked["top_k"] or min(TOP_K, count))
+        chosen = with_energy_of(baseline if equal_energy else wanted, chosen, targets)
+    built = build(chosen, figures, targets)
+    stability = figures.stability(top or min(TOP_K, len(figures)))
     return RinConfig.model_validate(
         {
             "strategy": strategy,
@@ -138,17 +121,16 @@ def suggest(
                 "scan": fingerprint(scan),
                 "model": scan.model.name,
                 "model_fingerprint": scan.model.fingerprint,
-                "layers": count,
-                "site": figures.site,
-                "format": figures.format,
-                "scale_rule": figures.scale_rule,
+                "layers": len(figures),
+                "site": site,
+                "format": figures.records[0].format,
+                "scale_rule": figures.records[0].scale_rule,
                 "metric": metric,
             },
             "parameters": {
-                "sigma_start": sigma_start,
-                "sigma_end": sigma_end,
-                "num_stages": num_stages,
-                **asked,
+                **schedule.model_dump(),
+                **{name: options.get(name) for name in given if name in Parameters.model_fields},
+                "top_k": top,
                 "seed": seed if control == "shuffled" else None,
                 "equal_energy": equal_energy,
             },
@@ -156,53 +138,8 @@ def suggest(
             "exclude_patterns": exclusions,
             "excluded": [*targets.excluded, *targets.routers],
             "tiers": built,
-            "energy": energy_of(chosen, baseline, targets, num_stages, scale),
-            "recommendation": recommend(figures, stability, control or strategy, asked["top_k"]),
-            "warnings": warnings_of(scan, figures, stability, targets, built),
+            "energy": energy_of(chosen, baseline, targets),
+            "recommendation": recommend(figures, stability, control or strategy, top),
+            "warnings": list(warnings_of(figures, stability, targets, built)),
         }
     )
-
-
-def checked_sigmas(start: float, end: float, num_stages: int) -> Sigmas:
-    """The two sigmas of a schedule, if trainers do it as written.
-
-    Raises:
-        UsageError: they do not; see `srdd.documents.rin.unusable_reason`.
-    """
-    if problem := unusable_reason(start, end, num_stages):
-        raise UsageError(*problem)
-    if not SMALLEST_SIGMA <= end <= start <= LARGEST_SIGMA:
-        raise UsageError(
-            f"sigma goes from {start:g} to {end:g}",
-            f"stay between {SMALLEST_SIGMA:g} and {LARGEST_SIGMA:g}; the guide uses 0.05 to 0.0005",
-        )
-    return start, end
-
-
-def _top_k(layers: int, top_k: int | None, fraction: float | None) -> int:
-    if top_k is not None and fraction is not None:
-        raise UsageError("top_k and top_fraction are both given", "give one of them")
-    if fraction is not None:
-        if not 0 < fraction <= 1:
-            raise UsageError(f"top_fraction is {fraction:g}", "give a share above 0, at most 1")
-        return max(1, round(fraction * layers))
-    if top_k is not None:
-        return top_k
-    return TOP_K if layers > TOP_K else max(1, layers // 2)
-
-
-def _choose(
-    strategy: str, figures: Figures, sigmas: Sigmas, asked: Mapping[str, Any]
-) -> list[TierNoise]:
-    if strategy == "targeted":
-        return strategies.targeted(figures, sigmas, asked["top_k"])
-    if strategy == "variable":
-        options = {name: asked[name] for name in ("direction", "cap", "clip")}
-        return strategies.variable(figures, sigmas, **options)
-    if strategy == "zone":
-        own = {
-            name: None if pair is None else checked_sigmas(pair[0], pair[1], 3)
-            for name, pair in (asked["tiers"] or {}).items()
-        }
-        return strategies.zone(figures, sigmas, asked["zones"], own)
-    return strategies.uniform(figures, sigmas)

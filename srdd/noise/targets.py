@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from srdd.documents.rin import NoisyModule
@@ -41,7 +41,8 @@ class Targets:
 
     Attributes:
         layer_type: of LAYER_TYPES.
-        known: whether the scan names modules at all; a scan by the prototype does not.
+        known: whether the scan names modules at all; a scan by the prototype does not, and each of
+            its layers counts as a module of one weight.
         of_layer: (layers,) the modules, without the excluded ones.
         excluded: names of modules that a pattern left out.
         routers: names of routers, which get no noise.
@@ -53,56 +54,42 @@ class Targets:
     excluded: tuple[str, ...]
     routers: tuple[str, ...]
 
-    def sizes(self, layers: Collection[int]) -> list[int]:
+    def sizes(self, layers: set[int]) -> list[int]:
         """How many weights each layer of the model adds to noise on `layers`, (layers,).
 
-        A weight that several modules share gets noise once, and counts for the first of them. A
-        layer counts as one weight where the scan names no modules.
+        A weight that several modules share gets noise once, and counts for the first of them.
         """
-        if not self.known:
-            return [int(layer in layers) for layer in range(len(self.of_layer))]
         seen: set[str] = set()
         sizes = [0] * len(self.of_layer)
-        for layer, targets in enumerate(self.of_layer):
-            for target in targets if layer in layers else ():
-                if target.owner not in seen:
-                    seen.add(target.owner)
-                    sizes[layer] += target.size
+        for layer in sorted(layers):
+            for target in self.of_layer[layer]:
+                sizes[layer] += target.size if target.owner not in seen else 0
+                seen.add(target.owner)
         return sizes
 
-    def gain(self, target: Target | None) -> float | None:
-        """The gain that noise is compared with: a norm without a known one counts as 1."""
-        if self.layer_type == "linear":
-            return None
-        return 1.0 if target is None or target.gain_rms is None else target.gain_rms
-
     def noisy(self, layer: int, sigma: float) -> list[NoisyModule]:
-        """The modules of a layer under noise."""
+        """The modules of a layer under noise; none where the scan names none."""
         return [
             NoisyModule(
                 name=target.name,
                 size=target.size,
                 gain_rms=target.gain_rms,
-                signal_to_noise_db=ratio_db(self.gain(target), sigma),
+                signal_to_noise_db=self.signal_to_noise_db([target], sigma),
             )
-            for target in self.of_layer[layer]
+            for target in (self.of_layer[layer] if self.known else ())
         ]
 
-    def signal_to_noise_db(self, layer: int, sigma: float) -> float | None:
-        """Gain over noise of a layer, pooled over its modules' weights, dB."""
-        if not self.known:
-            return ratio_db(self.gain(None), sigma)
-        gains = [(self.gain(target), target.size) for target in self.of_layer[layer]]
-        weights = sum(size for _, size in gains)
-        if not weights or any(gain is None for gain, _ in gains):
+    def signal_to_noise_db(self, targets: Sequence[Target], sigma: float) -> float | None:
+        """Gain over noise, pooled over the weights of `targets`, dB: 26 for 0.05 on a gain of 1.
+
+        A norm without a known gain counts as 1. None for linears, and for a gain of 0.
+        """
+        if self.layer_type == "linear":
             return None
-        power = sum(gain * gain * size for gain, size in gains if gain is not None)
-        return ratio_db(math.sqrt(power / weights), sigma)
-
-
-def ratio_db(gain: float | None, sigma: float) -> float | None:
-    """20 log10(gain / sigma), dB: sigma 0.05 on a gain of 1 is 26 dB. None without a gain."""
-    return None if not gain else 20 * math.log10(gain / sigma)
+        gains = [1.0 if target.gain_rms is None else target.gain_rms for target in targets]
+        sizes = [target.size for target in targets]
+        power = sum(gain * gain * size for gain, size in zip(gains, sizes, strict=True))
+        return 20 * math.log10(math.sqrt(power / sum(sizes)) / sigma) if power else None
 
 
 def targets_of(scan: Scan, layer_type: str, exclude: Sequence[str]) -> Targets:
@@ -123,48 +110,44 @@ def targets_of(scan: Scan, layer_type: str, exclude: Sequence[str]) -> Targets:
         raise unknown_name("layer type", layer_type, LAYER_TYPES)
     if "" in exclude:
         raise UsageError("an empty pattern excludes every module", "leave it out")
-    known = scan.model.source != "prototype"
-    excluded: list[str] = []
-    routers: list[str] = []
-    of_layer = []
-    for layer in scan.model.layers:
-        kept = []
-        for target in _candidates(layer, layer_type):
-            if any(pattern in target.name for pattern in exclude):
-                excluded.append(target.name)
-            elif layer_type == "linear" and kind_of(target.name) == "router":
-                routers.append(target.name)
-            else:
-                kept.append(target)
-        of_layer.append(tuple(kept))
-    if known and not any(of_layer):
+    layers = scan.model.layers
+    if scan.model.source == "prototype":
+        of_layer = tuple((Target("", 1, None, f"layer {layer.index}"),) for layer in layers)
+        return Targets(layer_type, False, of_layer, (), ())
+    candidates = [list(_candidates(layer, layer_type)) for layer in layers]
+    names = [target.name for targets in candidates for target in targets]
+    excluded = [name for name in names if any(pattern in name for pattern in exclude)]
+    routers = []
+    if layer_type == "linear":
+        routers = [n for n in names if kind_of(n) == "router" and n not in excluded]
+    quiet = {*excluded, *routers}
+    kept = tuple(tuple(t for t in targets if t.name not in quiet) for targets in candidates)
+    if not any(kept):
         raise _nothing(scan, layer_type, excluded)
-    return Targets(layer_type, known, tuple(of_layer), tuple(excluded), tuple(routers))
+    return Targets(layer_type, True, kept, tuple(excluded), tuple(routers))
 
 
-def _candidates(layer: Layer, layer_type: str) -> list[Target]:
+def _candidates(layer: Layer, layer_type: str) -> Iterator[Target]:
     if layer_type == "rmsnorm":
-        norms = [norm for norm in layer.norms if norm.kind == "rmsnorm"]
-        return [Target(n.name, n.size, n.gain_rms, n.tied_to or n.name) for n in norms]
-    linears = [
-        Target(each.name, each.in_features * each.out_features, None, each.tied_to or each.name)
-        for each in layer.linears
-    ]
-    return linears + [Target(each.name, each.size, None, each.name) for each in layer.experts]
+        for norm in layer.norms:
+            if norm.kind == "rmsnorm":
+                yield Target(norm.name, norm.size, norm.gain_rms, norm.tied_to or norm.name)
+        return
+    for each in layer.linears:
+        size = each.in_features * each.out_features
+        yield Target(each.name, size, None, each.tied_to or each.name)
+    for stack in layer.experts:
+        yield Target(stack.name, stack.size, None, stack.name)
 
 
-def _nothing(scan: Scan, layer_type: str, excluded: list[str]) -> UsageError:
+def _nothing(scan: Scan, layer_type: str, excluded: Sequence[str]) -> UsageError:
     if excluded:
         return UsageError(
             f"the exclusions leave no {layer_type} in any layer", "exclude fewer modules"
         )
     kinds = sorted({norm.kind for layer in scan.model.layers for norm in layer.norms})
-    if layer_type == "rmsnorm" and kinds:
-        return UsageError(
-            f"the model has no RMSNorm in its layers; its norms are: {', '.join(kinds)}",
-            "trainers put noise on RMSNorm only; for linears add --layer-type linear",
-        )
+    has = f"; its norms are: {', '.join(kinds)}" if kinds else ""
     return UsageError(
-        f"the scan names no {layer_type} in any layer",
-        f"choose from: {', '.join(kind for kind in LAYER_TYPES if kind != layer_type)}",
+        f"the scan names no {layer_type} in any layer{has}",
+        "trainers put noise on RMSNorm; for linears use --layer-type linear",
     )

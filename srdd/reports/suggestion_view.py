@@ -62,7 +62,7 @@ def _layers(config: RinConfig, scan: Scan) -> Table:
         _Row(
             layer,
             Estimate(value, figures.intervals[layer]),
-            figures.sqnr_db[layer],
+            figures.records[layer].metrics.sqnr_db,
             names[layer],
             noise.get(layer),
         )

@@ -250,7 +250,7 @@ class TestBadInput:
         del found["report"]["per_layer"][5]
         Path("scan.json").write_text(json.dumps(found))
         assert run(["suggest"]) == 2
-        assert "the scan has no figures of layer 5" in capfd.readouterr().err
+        assert "the scan has no relative_error of layer 5" in capfd.readouterr().err
 
     def test_one_layer_and_equal_layers(
         self, here: Path, capfd: pytest.CaptureFixture[str]

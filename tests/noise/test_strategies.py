@@ -496,14 +496,14 @@ REFUSED: list[tuple[Callable[[], Scan], str, dict[str, Any], str, str]] = [
         lambda: without_layer(REFERENCE, 5),
         "uniform",
         {},
-        "the scan has no figures of layer 5 at site output",
+        "the scan has no relative_error of layer 5",
         "scan the whole model",
     ),
     (
         lambda: without_layer(without_layer(REFERENCE, 5), 9),
         "variable",
         {},
-        "no figures of layers 5, 9",
+        "no relative_error of layers 5, 9",
         "scan the whole model",
     ),
     (
@@ -558,8 +558,8 @@ def test_figures_that_the_scan_did_not_rank_are_resampled() -> None:
     assert tau == pytest.approx(1, abs=0.1)
     assert change == pytest.approx(0, abs=0.1)
     assert replace(figures, metric="relative_error").stability(6) == (
-        figures.rankings[0].tau_halves,
-        figures.rankings[0].top_k_change,
+        figures.scan.rankings[0].tau_halves,
+        figures.scan.rankings[0].top_k_change,
     )
 
 

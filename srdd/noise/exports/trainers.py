@@ -199,11 +199,7 @@ def _uniform(config: RinConfig, trainer: str) -> dict[str, Any]:
             f"{trainer} puts noise on every RMSNorm, and {len(config.excluded)} are excluded",
             "drop --exclude, or use --for guide, verl-rin or srdd",
         )
-    multiplier = multipliers[0]
-    return schedule.model_dump() | {
-        "sigma_start": schedule.sigma_start * multiplier,
-        "sigma_end": schedule.sigma_end * multiplier,
-    }
+    return schedule.scaled(multipliers[0]).model_dump()
 
 
 def _names_modules(config: RinConfig) -> bool:
