@@ -104,7 +104,7 @@ def targets_of(scan: Scan, layer_type: str, exclude: Sequence[str]) -> Targets:
         exclude: a module whose name contains one of these is left out.
 
     Raises:
-        UsageError: unknown layer type, an empty pattern, or no layer has such a module.
+        UsageError: unknown layer type, an empty pattern, or no weight in any layer can get noise.
     """
     if layer_type not in LAYER_TYPES:
         raise unknown_name("layer type", layer_type, LAYER_TYPES)
@@ -114,7 +114,7 @@ def targets_of(scan: Scan, layer_type: str, exclude: Sequence[str]) -> Targets:
     if scan.model.source == "prototype":
         of_layer = tuple((Target("", 1, None, f"layer {layer.index}"),) for layer in layers)
         return Targets(layer_type, False, of_layer, (), ())
-    candidates = [list(_candidates(layer, layer_type)) for layer in layers]
+    candidates = [[t for t in _candidates(layer, layer_type) if t.size] for layer in layers]
     names = [target.name for targets in candidates for target in targets]
     excluded = [name for name in names if any(pattern in name for pattern in exclude)]
     routers = []

@@ -365,6 +365,7 @@ class TestModules:
             (made(rising(3), kind="layernorm"), {}, "its norms are: layernorm"),
             (made(rising(3)), {"exclude": ["layernorm"]}, "the exclusions leave no rmsnorm"),
             (made(rising(3), norms=()), {}, "the scan names no rmsnorm in any layer"),
+            (made(rising(3), size=0), {}, "the scan names no rmsnorm in any layer"),
             (made(rising(3)), {"exclude": ["layers.1."]}, "layer 1 is to get noise and has no"),
             (made(rising(3)), {"exclude": [""]}, "an empty pattern excludes every module"),
             (made(rising(3)), {"layer_type": "norm"}, "unknown layer type 'norm'"),
