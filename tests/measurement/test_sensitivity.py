@@ -432,3 +432,33 @@ def test_layers_and_kinds_have_joint_figures() -> None:
         assert (("layer", "2"), SPEC, operands) in found.joint
         assert (("kind", "down"), SPEC, operands) in found.joint
         assert found.joint_kl(SPEC, operands) > 0
+
+
+def test_injected_noise_costs_what_was_predicted() -> None:
+    """Independent noise on all norms adds up: sigma^2 times the sum of their costs."""
+    model, tokenizer = demo()
+    prompts = tokenize_for(model, tokenizer, DEMO_TEXT, 48, False)
+    (batch,) = make_batches(prompts)
+    found = measure_sensitivity(
+        model, find_structure(model), prompts, [SPEC], samples=32, selection=Selection(("s.5.",))
+    )
+    sigma, draws = 0.02, 24
+    expected = sigma**2 * sum(found.kl_per_sigma2(name) for name in found.norms)
+    weights = [model.get_submodule(name).weight for name in found.norms]
+    before = [weight.clone() for weight in weights]
+    generator = torch.Generator().manual_seed(0)
+    total = 0.0
+    with torch.no_grad():
+        plain = logits_of(model, batch, torch.device("cpu"))
+        try:
+            for _ in range(draws):
+                for weight, original in zip(weights, before, strict=True):
+                    noise = torch.randn(weight.shape, generator=generator)
+                    weight.copy_(original + sigma * noise)
+                moved = logits_of(model, batch, torch.device("cpu"))
+                total += float(predictions.sums(plain, moved, batch)[:, 2].sum())
+        finally:
+            for weight, original in zip(weights, before, strict=True):
+                weight.copy_(original)
+    injected = total / draws / (batch.tokens - len(batch.index))
+    assert expected == pytest.approx(injected, rel=0.25)
