@@ -13,7 +13,7 @@ X and G it is
     || G^T X ||^2 = sum over pairs of rows t, u of (g_t . g_u) (x_t . x_u)
 
 which needs no matrix of the weight's size; where the prompt is so long that the matrix takes less
-work, it is formed. Products run in the type of x on a GPU, else in float32, or in float64 for a
+work, it is formed. Products run in float32, in bfloat16 on a GPU where x is, and in float64 for a
 model in float64. Errors are those of the operands, never differences of products.
 """
 
@@ -130,8 +130,8 @@ def squared_gradients_of_rows(x: Tensor, g: Tensor, prompt: Tensor, prompts: int
 
 
 def working_dtype(x: Tensor) -> torch.dtype:
-    """The type that products run in."""
-    if x.dtype == torch.float64 or (x.device.type == "cuda" and x.dtype != torch.float32):
+    """The type that products run in; float16 would overflow in products of inputs."""
+    if x.dtype == torch.float64 or (x.device.type == "cuda" and x.dtype == torch.bfloat16):
         return x.dtype
     return torch.float32
 

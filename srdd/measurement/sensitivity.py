@@ -57,6 +57,7 @@ from srdd.measurement.listener import Listener
 from srdd.measurement.passes import Gradients, Passes, differentiable
 from srdd.measurement.plan import KL_SAMPLES
 from srdd.model.kinds import kind_of
+from srdd.model.linears import find_weights
 from srdd.model.running import device_of, vocabulary_of
 from srdd.model.selection import Selection
 from srdd.model.structure import Structure
@@ -141,11 +142,12 @@ def measure_sensitivity(
 
     Raises:
         UsageError: gradients cannot be taken in this model (compiled, or in inference mode).
-        InputError: no prompt has a token to predict; the model gives no logits; too little memory
-            for a single prompt.
+        InputError: no prompt has a token to predict; the model gives no logits; no weight is in
+            memory; too little memory for a single prompt.
     """
     listener = listener or Listener()
     layers, others = targets_of(model, structure, selection or Selection())
+    _check_weights(model, structure, selection)
     device = device_of(model)
     passes = Passes(model, [layer.module for layer in structure.layers], layers, others, device)
     run = _Run(passes, tokenized, specs, samples, rounding, skip_first_token, seed)
@@ -164,6 +166,17 @@ def measure_sensitivity(
             for part in _cut(batch, vocabulary):
                 run_halving(part, run.add, device, listener)
     return run.result([*(target for layer in layers for target in layer), *others])
+
+
+def _check_weights(model: nn.Module, structure: Structure, selection: Selection | None) -> None:
+    weights = list(find_weights(model, structure, selection))
+    reasons = [weight.unusable_reason() for weight in weights]
+    if all(reasons):
+        first = f"{weights[0].name}: {reasons[0]}" if weights else "the model has no linears"
+        raise InputError(
+            f"the sensitivity of no linear can be measured ({first})",
+            "load the whole model into memory, on GPUs or on the CPU",
+        )
 
 
 def _cut(batch: Batch, vocabulary: int) -> list[Batch]:

@@ -113,3 +113,10 @@ def test_a_weight_in_memory_tells_the_device_first() -> None:
     add_hook_to_module(model.get_submodule("model.layers.1"), AlignDevicesHook("cuda:1"))
     model.get_submodule("model.norm").weight = nn.Parameter(torch.ones(families.HIDDEN))
     assert device_of(model) == CPU
+
+
+def test_what_costs_depend_on_weights_that_are_not_in_memory(
+    place: str, tmp_path: Path, tokenizer: Any
+) -> None:
+    with pytest.raises(InputError, match="sensitivity of no linear can be measured"):
+        scan_model(offloaded("llama", place, tmp_path), tokenizer, PROMPTS, kl=True)
