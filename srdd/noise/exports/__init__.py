@@ -14,7 +14,8 @@ from __future__ import annotations
 from srdd.documents.rin import RinConfig
 from srdd.errors import UsageError, unknown_name
 from srdd.noise.exports import forms
-from srdd.noise.exports.trainers import OTHER_NAMES, SETTINGS, TRAINERS
+from srdd.noise.exports.schedules import energy_shares
+from srdd.noise.exports.trainers import OTHERS, SETTINGS, TRAINERS
 from srdd.noise.recommendation import summary
 
 FORMS = ("yaml", "json", "overrides")
@@ -28,8 +29,8 @@ def form_of(trainer: str, form: str | None = None) -> str:
     Raises:
         UsageError: no such trainer, or it does not take that form.
     """
-    if trainer in OTHER_NAMES:
-        raise UsageError(*OTHER_NAMES[trainer])
+    if trainer in OTHERS:
+        raise UsageError(*OTHERS[trainer])
     if trainer not in TRAINERS:
         raise unknown_name("trainer", trainer, TRAINERS)
     known = TRAINERS[trainer].forms
@@ -57,9 +58,14 @@ def export(config: RinConfig, trainer: str = "guide", form: str | None = None) -
     form = form_of(trainer, form)
     if trainer not in SETTINGS:
         return config.to_json().decode()
-    documents, notes = SETTINGS[trainer](config, form)
+    documents = SETTINGS[trainer](config, form)
     if form == "json":
         return forms.to_json(documents[0])
+    notes = TRAINERS[trainer].notes_on(config)
+    if len(documents) > 1:
+        shares = ", ".join(f"{name} {100 * s:.0f} %" for name, s in energy_shares(config).items())
+        each = "one document a tier, each an experiment of its own"
+        notes = [f"{each}; shares of the noise energy above: {shares}", *notes]
     reader = TRAINERS[trainer].sentence
     comments = [reader, *_source(config), *(f"note: {note}" for note in notes)]
     if form == "yaml":

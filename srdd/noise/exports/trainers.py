@@ -9,7 +9,7 @@ stage that the configuration says, to the four decimals of its multipliers.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, NoReturn, TypeAlias
@@ -19,13 +19,9 @@ import orjson
 from srdd.documents.rin import LayerNoise, RinConfig
 from srdd.errors import UsageError
 from srdd.noise.exports.forms import check_literal
-from srdd.noise.exports.schedules import base_tier, energy_shares, one_schedule, same_shape
+from srdd.noise.exports.schedules import base_tier, one_schedule, same_shape
 
 Settings: TypeAlias = Mapping[str, Any]
-Export: TypeAlias = tuple[list[Settings], list[str]]
-"""Settings, several where they need a run each, and notes on them."""
-
-FINAL_NORM = "this trainer also puts noise on the norm behind the last layer, which has no layer"
 
 
 @dataclass(frozen=True)
@@ -39,14 +35,17 @@ class Trainer:
         reads: what it reads.
         forms: the forms it can be written in, the default first.
         per_layer: whether layers can differ.
+        notes: what a user has to know: `always`, for scans whose modules are `unnamed`, for noise
+            on a `linear`.
     """
 
     title: str
     reader: str
     link: str
     reads: str
-    forms: tuple[str, ...]
+    forms: Sequence[str]
     per_layer: bool
+    notes: Mapping[str, Sequence[str]]
 
     @property
     def sentence(self) -> str:
@@ -54,54 +53,40 @@ class Trainer:
         where = f" ({self.link})" if self.link else ""
         return f"for {self.title}: {self.reader}{where}"
 
+    def notes_on(self, config: RinConfig) -> list[str]:
+        """The notes that hold for a configuration."""
+        cases = ["always", config.layer_type, "" if _names_modules(config) else "unnamed"]
+        return [note for case, notes in self.notes.items() if case in cases for note in notes]
 
-TRAINERS = {
-    name: Trainer(**fields)
-    for name, fields in orjson.loads(
-        files("srdd.noise.exports").joinpath("trainers.json").read_bytes()
-    ).items()
-}
+
+_TABLE = orjson.loads(files("srdd.noise.exports").joinpath("trainers.json").read_bytes())
+
+TRAINERS = {name: Trainer(**fields) for name, fields in _TABLE["trainers"].items()}
 """Every trainer by its name; the first is the default."""
 
-OTHER_NAMES = {
-    "verl": (
-        "verl itself has no setting for noise",
-        "use --for verl-rin, for the fork of verl that has it: https://github.com/zhshgmail/verl",
-    ),
-    "trl": ("TRL has no setting for noise", "use --for srdd, and srdd.rin.RinCallback in training"),
-}
-"""Trainers that people ask for by another name: what to tell them."""
+OTHERS: dict[str, tuple[str, str]] = _TABLE["others"]
+"""Message and hint for trainers that people ask for by another name."""
 
 
-def _guide(config: RinConfig, form: str) -> Export:
+def _guide(config: RinConfig, form: str) -> list[Settings]:
     """`trainer.noise_injection` in the keys of the method's guide.
 
     Tiers whose schedules have different shapes are separate experiments, as in the guide.
     """
     _check_norms(config, "the guide's form")
-    parts, notes = [config], []
-    if one_schedule(config) is None:
-        if form != "yaml" or config.parameters.equal_energy:
-            one = f"{form} holds only one"
-            energy = "none of them has the energy that --equal-energy gives all together"
-            raise UsageError(
-                "in the guide's form, tiers of different shapes are one experiment each, and "
-                + (energy if form == "yaml" else one),
-                "use --as yaml without --equal-energy, or --for srdd, or give the tiers one ratio "
-                "with --tier",
-            )
-        parts = [config.model_copy(update={"tiers": [tier]}) for tier in config.tiers]
-        shares = energy_shares(config).items()
-        notes.append(
-            "one document a tier, each an experiment of its own; shares of the noise energy above: "
-            + ", ".join(f"{name} {100 * share:.0f} %" for name, share in shares)
+    if one_schedule(config) is not None:
+        return [_guide_settings(config)]
+    if form != "yaml" or config.parameters.equal_energy:
+        reason = f"{form} holds only one"
+        if form == "yaml":
+            reason = "none of them has the energy that --equal-energy gives all together"
+        raise UsageError(
+            f"in the guide's form, tiers of different shapes are one experiment each, and {reason}",
+            "use --as yaml without --equal-energy, or --for srdd, or give the tiers one ratio "
+            "with --tier",
         )
-    if not _names_modules(config):
-        notes.append(
-            "the scan names no modules, so target_modules is left to the trainer, which may then "
-            "put noise on the norm behind the last layer, too"
-        )
-    return [_guide_settings(part) for part in parts], notes
+    tiers = ([tier] for tier in config.tiers)
+    return [_guide_settings(config.model_copy(update={"tiers": tier})) for tier in tiers]
 
 
 def _guide_settings(config: RinConfig) -> Settings:
@@ -124,7 +109,7 @@ def _guide_settings(config: RinConfig) -> Settings:
     return {"trainer": {"noise_injection": settings}}
 
 
-def _verl_rin(config: RinConfig, form: str) -> Export:
+def _verl_rin(config: RinConfig, form: str) -> list[Settings]:
     """`trainer.noise_injection` with the layers under `layer_sigma_config`.
 
     A layer that `layer_multipliers` does not name takes `default_multiplier`, here 0, and so does
@@ -144,43 +129,27 @@ def _verl_rin(config: RinConfig, form: str) -> Export:
             "layer_multipliers": multipliers,
         },
     }
-    notes = [
-        "default_multiplier 0 holds for every layer that is not named, and for the norm behind the "
-        "last layer",
-        "overrides are merged into the trainer's file: layer_multipliers that it has for other "
-        "layers stay",
-    ]
-    if not _names_modules(config):
-        notes.append(
-            "the scan names no modules, so target_modules is left to the trainer: in a mixture of "
-            "experts it then spares the norms before the router"
-        )
-    if config.layer_type == "linear":
-        notes.append(
-            "which linears get noise is this trainer's choice: in a mixture of experts, check that "
-            "it spares routers and reaches stacked experts, or use --for srdd"
-        )
-    return [{"trainer": {"noise_injection": settings}}], notes
+    return [{"trainer": {"noise_injection": settings}}]
 
 
-def _qerl(config: RinConfig, form: str) -> Export:
-    return [_uniform(config, "QeRL")], [FINAL_NORM]
+def _qerl(config: RinConfig, form: str) -> list[Settings]:
+    return [_uniform(config, "QeRL")]
 
 
-def _surogate(config: RinConfig, form: str) -> Export:
-    settings = {"noise_scheduler": {"enabled": True, **_uniform(config, "Surogate")}}
-    return [settings], [FINAL_NORM, "it finds norms by their names, and leaves out q_norm, k_norm"]
+def _surogate(config: RinConfig, form: str) -> list[Settings]:
+    return [{"noise_scheduler": {"enabled": True, **_uniform(config, "Surogate")}}]
 
 
-SETTINGS: dict[str, Callable[[RinConfig, str], Export]] = {
+SETTINGS: dict[str, Callable[[RinConfig, str], list[Settings]]] = {
     "guide": _guide,
     "verl-rin": _verl_rin,
     "qerl": _qerl,
     "surogate": _surogate,
 }
-"""(configuration, form) -> the settings of a trainer; `srdd` reads the configuration itself.
+"""(configuration, form) -> the settings of a trainer, several where they need a run each.
 
-UsageError where the trainer or the form cannot hold what the configuration says.
+`srdd` reads the configuration itself. UsageError where the trainer or the form cannot hold what the
+configuration says.
 """
 
 
