@@ -32,7 +32,7 @@ LIGHT = [
     "from srdd.cli.app import run; assert run(['schema', 'scan']) == 0",
     f"from srdd.cli.app import run; s = {PROTOTYPE!r}; assert run(['compare', s, s]) == 2",
     f"import srdd.comparison as c, srdd; s = srdd.load_scan({PROTOTYPE!r}); c.compare_scans(s, s)",
-    "import srdd.reports.comparison_view, srdd.reports.compare_data",
+    "import srdd.reports.comparison_view",
     "import srdd; srdd.load_scan; srdd.merge_scans; srdd.Scan",
     "import srdd.noise.zones, srdd.prompts.reading, srdd.model.checkpoint, srdd.reports.scan_view",
     "import srdd.reports.guide, srdd.reports.html_page, srdd.reports.delimited, srdd.cli.report",

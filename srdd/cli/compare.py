@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +14,7 @@ from srdd.errors import UsageError
 from srdd.reports.text import safe
 
 if TYPE_CHECKING:
-    from srdd.comparison import Comparison, Gate, Outcome
+    from srdd.documents.comparison import Comparison, Gate, Outcome
     from srdd.reports.view import Block
 
 FORMS = ("terminal", "markdown", "json", "csv")
@@ -91,8 +92,9 @@ def compare(
         new_format=new_format,
         names=(names[0], names[1]),
     )
-    outcomes = [judge(comparison, gate, count_unsure=count_unsure) for gate in gates]
-    deliver(_content(comparison, outcomes, form), target, force=force)
+    outcomes = tuple(judge(comparison, gate, count_unsure=count_unsure) for gate in gates)
+    comparison = comparison.model_copy(update={"gates": outcomes})
+    deliver(_content(comparison, form), target, force=force)
     if form != "terminal" or target is not None:
         _say_outcomes(outcomes)
     if not all(outcome.passed for outcome in outcomes):
@@ -114,34 +116,30 @@ def _check_two(old: str, new: str, old_format: str | None, new_format: str | Non
 
 
 def _gate(text: str) -> Gate:
-    from srdd.comparison import parse_gate
+    from srdd.comparison import gate_warning, parse_gate
 
     gate = parse_gate(text)
-    if gate.warning is not None:
-        console.warn(gate.warning)
+    if warning := gate_warning(gate):
+        console.warn(warning)
     return gate
 
 
-def _content(comparison: Comparison, outcomes: list[Outcome], form: str) -> bytes | list[Block]:
+def _content(comparison: Comparison, form: str) -> bytes | list[Block]:
     """The comparison: its bytes, or what to print on a terminal."""
-    if form == "markdown":
-        from srdd.reports.comparison_view import comparison_comment
+    from srdd.reports import comparison_view as view
 
-        return comparison_comment(comparison, outcomes).encode()
     if form == "terminal":
-        from srdd.reports.comparison_view import comparison_blocks
-
-        return comparison_blocks(comparison, outcomes)
-    from srdd.reports.compare_data import compare_csv, compare_data
-
-    if form == "csv":
-        return compare_csv(comparison).encode()
-    return compare_data(comparison, outcomes).to_json()
+        return view.comparison_blocks(comparison)
+    if form == "json":
+        return comparison.to_json()
+    write = view.comparison_csv if form == "csv" else view.comparison_comment
+    return write(comparison).encode()
 
 
-def _say_outcomes(outcomes: list[Outcome]) -> None:
+def _say_outcomes(outcomes: Iterable[Outcome]) -> None:
     """What became of the gates, for whoever reads the log of a CI."""
-    from srdd.reports.comparison_view import outcome
+    from srdd.reports.comparison_view import outcome_text
 
-    for one in outcomes:
-        (console.say if one.passed else console.warn)(f"gate {one.gate.text!r} {outcome(one)}")
+    for each in outcomes:
+        say = console.say if each.passed else console.warn
+        say(f"gate {each.gate.text!r} {outcome_text(each)}")

@@ -2,35 +2,24 @@
 
 A difference means what one takes it for only where all else is the same. Some things forbid a
 comparison (another site, a tensor that only one scan has: `srdd.comparison.pairing` leaves them
-out); others change what the figures mean, and those are listed here: most in a table of what has to
-match, the others each in a function.
+out); others change what the figures mean, and those are listed here.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
 from srdd.comparison.pairing import Matched
-from srdd.documents.scan import Scan
+from srdd.documents.comparison import Remark
+from srdd.documents.scan import Record, Scan
 from srdd.errors import counted
-from srdd.numerics.confidence import FEW_PROMPTS
+from srdd.numerics.confidence import few_prompts
 from srdd.numerics.sites import needs_prompts
 
-
-@dataclass(frozen=True)
-class Remark:
-    """A sentence about what a comparison means.
-
-    Attributes:
-        text: the sentence; it holds names from the scans and is untrusted.
-        warning: whether it changes what the figures mean, and not only where they come from.
-    """
-
-    text: str
-    warning: bool
+_INDEPENDENT = "intervals treat the two scans as independent"
 
 
 @dataclass(frozen=True)
@@ -57,6 +46,7 @@ _SAME = (
     _Check("architecture", "model.architecture"),
     _Check("dtype", "model.dtype"),
     _Check("hidden size", "model.hidden_size"),
+    _Check("number of layers", "model.layers", why="layers are paired by their number"),
     _Check("rounding", "settings.rounding"),
     _Check("--include", "settings.include"),
     _Check("--exclude", "settings.exclude"),
@@ -76,6 +66,8 @@ def _read(scan: Scan, path: str) -> str | None:
     value = attrgetter(path)(scan)
     if value is None:
         return None if scan.model.source == "prototype" else "none"
+    if path == "model.layers":
+        return str(len(value))
     if isinstance(value, list):
         return ", ".join(map(str, value)) or "none"
     return str(value) if not isinstance(value, bool) else "on" if value else "off"
@@ -100,30 +92,34 @@ def same_prompts(old: Scan, new: Scan) -> bool:
 
 def remarks(old: Scan, new: Scan, matched: Sequence[Matched]) -> list[Remark]:
     """All that a reader of the comparison has to know first, the warnings in front."""
-    on_prompts = any(needs_prompts([each.site]) for each in matched)
-    formats = [name for each in matched for name in (each.old_format, each.new_format)]
+    selections = [each.selection for each in matched]
+    on_prompts = any(needs_prompts([each.site]) for each in selections)
+    formats = [name for each in selections for name in (each.old_format, each.new_format)]
     when = {
         "always": True,
         "prompts": on_prompts,
         "stochastic": "stochastic" in (old.settings.rounding, new.settings.rounding),
         "tensor": on_prompts and any(name.endswith(":tensor") for name in formats),
     }
-    found = [*_weights(old, new, matched), *_settings(old, new, when)]
+    two_formats = any(each.old_format != each.new_format for each in selections)
+    result = [*_weights(old, new, two_formats), *_settings(old, new, when)]
     if on_prompts:
-        found += _prompts(old, new)
-    found += [*_prototype(old, new), *_nonfinite(matched)]
-    return sorted(found, key=lambda remark: not remark.warning)
+        result += _prompts(old, new)
+    pairs = [pair for each in matched for pair in each.pairs.values()]
+    for number, (which, scan) in enumerate((("OLD", old), ("NEW", new))):
+        result += _figures(which, scan, [pair[number] for pair in pairs])
+    return sorted(result, key=lambda remark: not remark.warning)
 
 
 def _note(text: str) -> Remark:
-    return Remark(text, warning=False)
+    return Remark(text=text, warning=False)
 
 
 def _warning(text: str) -> Remark:
-    return Remark(text, warning=True)
+    return Remark(text=text, warning=True)
 
 
-def _weights(old: Scan, new: Scan, matched: Sequence[Matched]) -> Iterable[Remark]:
+def _weights(old: Scan, new: Scan, two_formats: bool) -> Iterator[Remark]:
     first, second = old.model.fingerprint, new.model.fingerprint
     for which, fingerprint in (("OLD", first), ("NEW", second)):
         if fingerprint is None:
@@ -132,96 +128,76 @@ def _weights(old: Scan, new: Scan, matched: Sequence[Matched]) -> Iterable[Remar
         return
     if first != second:
         yield _note(f"the weights differ: {first[:12]} in OLD, {second[:12]} in NEW")
-    elif any(each.old_format != each.new_format for each in matched):
+    elif two_formats:
         yield _note(f"both have the same weights ({first[:12]})")
     else:
         names = sorted({old.model.name, new.model.name})
-        called = f" under two names, {' and '.join(names)}" if len(names) > 1 else ""
+        under = f" under two names, {' and '.join(names)}" if len(names) > 1 else ""
         yield _warning(
-            f"OLD and NEW have the same weights ({first[:12]}){called}: this is one checkpoint "
+            f"OLD and NEW have the same weights ({first[:12]}){under}: this is one checkpoint "
             "measured twice, and no difference is one between checkpoints"
         )
 
 
-def _settings(old: Scan, new: Scan, when: Mapping[str, bool]) -> Iterable[Remark]:
+def _settings(old: Scan, new: Scan, when: Mapping[str, bool]) -> Iterator[Remark]:
     unknown: dict[str, list[str]] = {"OLD": [], "NEW": []}
-    for check in _SAME:
+    for check in (check for check in _SAME if when[check.when]):
         first, second = _read(old, check.path), _read(new, check.path)
-        if not when[check.when] or first == second:
+        if first == second:
             continue
         if first is None or second is None:
             unknown["OLD" if first is None else "NEW"].append(check.name)
             continue
         why = f"; {check.why}" if check.why else ""
-        yield Remark(f"{check.name} differs: {first} in OLD, {second} in NEW{why}", check.warning)
-    layers = len(old.model.layers), len(new.model.layers)
-    if layers[0] != layers[1]:
-        yield _warning(
-            f"number of layers differs: {layers[0]} in OLD, {layers[1]} in NEW; layers are paired "
-            "by their number"
-        )
+        text = f"{check.name} differs: {first} in OLD, {second} in NEW{why}"
+        yield Remark(text=text, warning=check.warning)
     for which, names in unknown.items():
         if names:
             yield _note(f"{which} does not record: {', '.join(names)}")
 
 
-def _amount(scan: Scan) -> str:
-    text = scan.calibration
-    if text.prompts is None or text.tokens is None:
-        return "an unknown number of prompts"
-    return f"{counted(text.prompts, 'prompt')} ({counted(text.tokens, 'token')})"
-
-
-def _prompts(old: Scan, new: Scan) -> Iterable[Remark]:
-    independent = "intervals treat the two scans as independent"
+def _prompts(old: Scan, new: Scan) -> Iterator[Remark]:
     for which, scan in (("OLD", old), ("NEW", new)):
-        count = scan.calibration.prompts
-        if count is not None and 0 < count < FEW_PROMPTS:
-            yield _warning(
-                f"{which} has only {counted(count, 'prompt')}: intervals may be too narrow"
-            )
-    first = Counter(old.calibration.prompt_fingerprints)
-    second = Counter(new.calibration.prompt_fingerprints)
+        if few := few_prompts(scan.calibration.prompts or 0):
+            yield _warning(f"{which} has {few}")
+    first, second = (Counter(scan.calibration.prompt_fingerprints) for scan in (old, new))
     if not first or not second:
-        unknown = [which for which, known in (("OLD", first), ("NEW", second)) if not known]
+        unknown = " and ".join(which for which, of in (("OLD", first), ("NEW", second)) if not of)
         yield _warning(
-            f"the prompts of {' and '.join(unknown)} are unknown: differences may come from other "
-            f"prompts, and {independent}"
+            f"the prompts of {unknown} are unknown: differences may come from other prompts, and "
+            f"{_INDEPENDENT}"
         )
     elif same_prompts(old, new):
         yield _note(f"the same prompts in both, intervals are paired: {_amount(new)}")
     elif first == second:
         yield _warning(
             "the same prompts, but without their first tokens in one or in other replicates: "
-            f"{independent} and are wider than they need be"
+            f"{_INDEPENDENT} and are wider than they need be"
         )
     else:
         yield _warning(
             f"the prompts differ: {_amount(old)} in OLD, {_amount(new)} in NEW, "
-            f"{sum((first & second).values()):,} in both; differences include the effect of the "
-            f"prompts, and {independent}"
+            f"{(first & second).total():,} in both; differences include the effect of the prompts, "
+            f"and {_INDEPENDENT}"
         )
 
 
-def _prototype(old: Scan, new: Scan) -> Iterable[Remark]:
-    made = [w for w, s in (("OLD", old), ("NEW", new)) if s.model.source == "prototype"]
-    if made:
-        mixed = "" if len(made) == 2 else ", and its figures are means over prompts, not pooled"
+def _amount(scan: Scan) -> str:
+    text = scan.calibration
+    prompts = counted(len(text.prompt_fingerprints), "prompt")
+    return f"{prompts} ({counted(text.tokens or 0, 'token')})"
+
+
+def _figures(which: str, scan: Scan, records: Sequence[Record]) -> Iterator[Remark]:
+    """What is odd about the figures of one scan."""
+    if scan.model.source == "prototype":
         yield _warning(
-            f"{' and '.join(made)} made by the prototype: no sums, so no intervals and no figure "
-            f"of all layers together{mixed}"
+            f"{which} was made by the prototype: no sums, so no intervals and no figure of all "
+            "layers together, and its figures are means over prompts, not pooled"
         )
-
-
-def _nonfinite(matched: Sequence[Matched]) -> Iterable[Remark]:
-    pairs = [pair for each in matched for pair in each.pairs]
-    for which, records in (
-        ("OLD", [pair.old for pair in pairs]),
-        ("NEW", [pair.new for pair in pairs]),
-    ):
-        layers = sorted({r.layer for r in records if r.sums and r.sums.nonfinite})
-        if layers:
-            yield _warning(
-                f"{which} has NaN or infinite values, which no figure counts, in "
-                f"{counted(len(layers), 'layer')}: {', '.join(map(str, layers[:8]))}"
-            )
+    layers = sorted({r.layer for r in records if r.sums and r.sums.nonfinite})
+    if layers:
+        yield _warning(
+            f"{which} has NaN or infinite values, which no figure counts, in "
+            f"{counted(len(layers), 'layer')}: {', '.join(map(str, layers[:8]))}"
+        )

@@ -19,55 +19,73 @@ Of layers that do not differ at all, about one in twenty is called better or wor
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from srdd.documents.document import Interval
-from srdd.numerics.metrics import FIGURES
-
-Basis: TypeAlias = Literal["paired", "independent", "exact", "none"]
-"""Where an interval comes from: the same prompts in both, other prompts; no interval needed; none
-available."""
+from srdd.documents.comparison import (
+    BETTER,
+    CHANGED,
+    NO_INTERVAL,
+    UNDEFINED,
+    UNSEEN,
+    WORSE,
+    Difference,
+    Ends,
+)
+from srdd.documents.records import REPLICATES
+from srdd.documents.scan import Record
+from srdd.numerics import sites, sums
+from srdd.numerics.metrics import FIGURES, METRICS, REPRODUCED, derive
 
 NEGLIGIBLE_DB, NEGLIGIBLE_SHARE = 1e-3, 1e-4
 """Below these, in dB and relative to the figure, kernels and devices differ in how they round."""
 
-BETTER, WORSE, CHANGED, UNSEEN = "better", "worse", "changed", "no difference seen"
-NO_INTERVAL, UNDEFINED = "no interval", "undefined"
-
 Values = NDArray[np.float64]
 
+Figures = tuple[dict[str, Values], sums.Sums | None]
+"""For each metric the figures of rows and of all of them together (rows + 1,), NaN where undefined;
+and their sums (replicates, rows + 1, fields), None where there are none."""
 
-@dataclass(frozen=True)
-class Difference:
-    """One metric of one row, or of all together, in both scans.
 
-    Attributes:
-        metric: of srdd.numerics.metrics.FIGURES.
-        old, new: the figures, in the metric's own unit; None where undefined.
-        difference: NEW - OLD.
-        interval: 95 % interval of the difference.
-        new_interval: 95 % interval of NEW's figure.
-        verdict: a word of this module.
-        exact: whether the figures do not depend on prompts, so that nothing is uncertain.
+def figures_of(rows: Sequence[Sequence[Record]]) -> Figures:
+    """The figures of rows, each row's records taken together, and of all rows as a last entry.
+
+    Without sums nothing can be added: a row of several records, and all rows together, are
+    undefined. So is a metric that has no meaning at the site. An SQNR is infinite where
+    quantization changed nothing.
+
+    Arguments:
+        rows: the records of each row, at least one, all of one site.
     """
+    if any(record.replicates is None for records in rows for record in records):
+        return _stored_figures(rows), None
+    replicates = sums.new(REPLICATES, len(rows) + 1)
+    for row, records in enumerate(rows):
+        for record in records:
+            stored = sums.from_lists(vars(record.replicates))
+            replicates[: len(stored), row] += stored
+    replicates[:, -1] = replicates[:, :-1].sum(axis=1)
+    whole = replicates.sum(axis=0)
+    values = derive(whole)
+    values["sqnr_db"][(sums.field(whole, "x2") > 0) & (sums.field(whole, "e2") == 0)] = math.inf
+    for metric in sites.UNDEFINED.get(rows[0][0].site, {}):
+        values[metric][:] = math.nan
+    return values, replicates
 
-    metric: str
-    old: float | None
-    new: float | None
-    difference: float | None
-    interval: Interval | None
-    new_interval: Interval | None
-    verdict: str
-    exact: bool
 
-    @property
-    def significant(self) -> bool:
-        """Whether the difference is beyond what other prompts of the same kind might do."""
-        return self.verdict in (BETTER, WORSE, CHANGED)
+def _stored_figures(rows: Sequence[Sequence[Record]]) -> dict[str, Values]:
+    """The metrics of the rows that have a single record."""
+    values = {metric: np.full(len(rows) + 1, np.nan) for metric in METRICS}
+    for row, (record, *others) in enumerate(rows):
+        if not others:
+            for metric in METRICS:
+                value = getattr(record.metrics, metric)
+                values[metric][row] = np.nan if value is None else value
+            if record.undefined.get("sqnr_db") == REPRODUCED:
+                values["sqnr_db"][row] = math.inf
+    return values
 
 
 def negligible(metric: str, old: float, difference: float) -> bool:
@@ -77,25 +95,12 @@ def negligible(metric: str, old: float, difference: float) -> bool:
     return abs(difference) <= NEGLIGIBLE_SHARE * abs(old)
 
 
-def _direction(metric: str, difference: float) -> str:
-    higher_is_better = FIGURES[metric].higher_is_better
-    if higher_is_better is None:
-        return CHANGED
-    return BETTER if (difference > 0) == higher_is_better else WORSE
-
-
-def _interval(pair: Values | None) -> Interval | None:
-    return None if pair is None or np.isnan(pair).any() else (float(pair[0]), float(pair[1]))
-
-
 def difference(
     metric: str,
-    old: float | None,
-    new: float | None,
+    old: float,
+    new: float,
     *,
     exact: bool = False,
-    old_reproduced: bool = False,
-    new_reproduced: bool = False,
     ends: Values | None = None,
     new_ends: Values | None = None,
 ) -> Difference:
@@ -103,25 +108,42 @@ def difference(
 
     Arguments:
         metric: of srdd.numerics.metrics.FIGURES.
-        old, new: the figures; None where undefined.
+        old, new: the figures; NaN where undefined, infinite where quantization changed nothing.
         exact: whether the figures do not depend on prompts.
-        old_reproduced, new_reproduced: whether it is undefined because quantization changed
-            nothing: an SQNR better than any number.
         ends, new_ends: (2,) of the difference and of NEW's figure, if there are any.
     """
-    interval, new_interval = _interval(ends), _interval(new_ends)
-    if old is None or new is None:
+    change, interval = new - old, _interval(ends)
+    if math.isnan(old) or math.isnan(new):
         verdict = UNDEFINED
-        first = math.inf if old_reproduced else old
-        second = math.inf if new_reproduced else new
-        if metric == "sqnr_db" and first is not None and second is not None:
-            verdict = UNSEEN if first == second else _direction(metric, second - first)
-        return Difference(metric, old, new, None, None, new_interval, verdict, exact)
-    by = new - old
-    if not exact and interval is None:
+    elif math.isinf(old) or math.isinf(new):
+        verdict = UNSEEN if old == new else _direction(metric, change)
+    elif not exact and interval is None:
         verdict = NO_INTERVAL
-    elif negligible(metric, old, by) or (interval and interval[0] <= 0 <= interval[1]):
+    elif negligible(metric, old, change) or (interval and interval[0] <= 0 <= interval[1]):
         verdict = UNSEEN
     else:
-        verdict = _direction(metric, by)
-    return Difference(metric, old, new, by, interval, new_interval, verdict, exact)
+        verdict = _direction(metric, change)
+    return Difference(
+        old=_finite(old),
+        new=_finite(new),
+        difference=_finite(change),
+        interval=interval,
+        new_interval=_interval(new_ends),
+        exact=exact,
+        verdict=verdict,
+    )
+
+
+def _direction(metric: str, difference: float) -> str:
+    higher_is_better = FIGURES[metric].higher_is_better
+    if higher_is_better is None:
+        return CHANGED
+    return BETTER if (difference > 0) == higher_is_better else WORSE
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _interval(ends: Values | None) -> Ends | None:
+    return None if ends is None or np.isnan(ends).any() else (float(ends[0]), float(ends[1]))

@@ -19,22 +19,27 @@ from __future__ import annotations
 import math
 import operator
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterator
 
-from srdd.comparison.compare import Comparison, Group
-from srdd.comparison.differences import BETTER, UNDEFINED, UNSEEN, WORSE, Difference
-from srdd.comparison.pairing import Place
+from srdd.documents.comparison import (
+    BETTER,
+    NO_INTERVAL,
+    UNDEFINED,
+    UNSEEN,
+    WORSE,
+    Breach,
+    Comparison,
+    Difference,
+    Gate,
+    Group,
+    Outcome,
+    Place,
+    Selection,
+)
 from srdd.errors import InputError, UsageError, counted, unknown_name
 from srdd.numerics.metrics import FIGURES, KL
 
-SIGNS: dict[str, Callable[[float, float], bool]] = {
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
-}
+SIGNS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 
 HINT = (
     "write a gate as 'sqnr_db < -0.5', 'overall relative_error > 2%' or 'new.sqnr_db < 15'; repeat "
@@ -46,50 +51,6 @@ _GATE = re.compile(
     r"\s*(?P<sign><=?|>=?)\s*(?P<number>[-+−]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)"
     r"\s*(?P<unit>%|[dD][bB]|mnat)?\s*"
 )
-
-
-@dataclass(frozen=True)
-class Gate:
-    """A limit.
-
-    Attributes:
-        text: as it was given.
-        scope: whether it looks at each row or at all together.
-        which: whether it looks at NEW - OLD or at NEW.
-        metric: of srdd.numerics.metrics.FIGURES.
-        sign: of SIGNS.
-        limit: in the metric's own unit: dB, or a fraction.
-    """
-
-    text: str
-    scope: Literal["layer", "overall"]
-    which: Literal["difference", "new"]
-    metric: str
-    sign: str
-    limit: float
-
-    def beyond(self, value: float) -> bool:
-        """Whether a figure is beyond the limit."""
-        return SIGNS[self.sign](value, self.limit)
-
-    @property
-    def warning(self) -> str | None:
-        """What is odd about the gate, if anything: it is breached where NEW is not worse."""
-        higher_is_better = FIGURES[self.metric].higher_is_better
-        if higher_is_better is None:
-            return None
-        good = f"of {self.metric}, {'higher' if higher_is_better else 'lower'} is better"
-        lower = self.sign.startswith("<")
-        if lower != higher_is_better:
-            return f"the gate {self.text!r} is breached where NEW is good: {good}"
-        # `< 0.5` of a difference also holds where nothing changed.
-        beyond_nothing = self.limit > 0 if lower else self.limit < 0
-        if self.which == "difference" and beyond_nothing:
-            return (
-                f"the gate {self.text!r} is breached where NEW is somewhat better, too: {good}, "
-                "and a difference is NEW - OLD"
-            )
-        return None
 
 
 def parse_gate(text: str) -> Gate:
@@ -120,50 +81,38 @@ def parse_gate(text: str) -> Gate:
             f"gate {text!r} asks for {metric.shown(limit, digits=0)} {metric.unit}",
             f"write {match['number']}% for per cent" if not unit else "lower the limit",
         )
-    return Gate(
-        text.strip(),
-        "overall" if match["scope"] == "overall" else "layer",
-        "new" if match["which"] == "new" else "difference",
-        name,
-        match["sign"],
-        limit,
+    return Gate.model_validate(
+        {
+            "text": text.strip(),
+            "scope": match["scope"] or "layer",
+            "which": match["which"] or "difference",
+            "metric": name,
+            "sign": match["sign"],
+            "limit": limit,
+        }
     )
 
 
-@dataclass(frozen=True)
-class Breach:
-    """A row, or all rows of a group together, beyond a limit.
-
-    Attributes:
-        value: the difference or figure; None where an exact reconstruction is lost.
-    """
-
-    group: Group
-    place: Place
-    value: float | None
+def beyond(gate: Gate, value: float) -> bool:
+    """Whether a figure is beyond the limit of a gate."""
+    return bool(SIGNS[gate.sign](value, gate.limit))
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """The result of a gate.
-
-    Attributes:
-        breaches: where it is breached, significantly unless told otherwise.
-        unsure: how many more are beyond the limit without being significant.
-        looked_at: how many figures could be judged.
-        unknown: how many could not: undefined, or without an interval.
-    """
-
-    gate: Gate
-    breaches: tuple[Breach, ...]
-    unsure: int
-    looked_at: int
-    unknown: int
-
-    @property
-    def passed(self) -> bool:
-        """Whether the gate is not breached anywhere."""
-        return not self.breaches
+def gate_warning(gate: Gate) -> str | None:
+    """What is odd about a gate, if anything: it is breached where NEW is not worse."""
+    higher_is_better = FIGURES[gate.metric].higher_is_better
+    if higher_is_better is None:
+        return None
+    better = f"of {gate.metric}, {'higher' if higher_is_better else 'lower'} is better"
+    if gate.sign.startswith("<") != higher_is_better:
+        return f"the gate {gate.text!r} is breached where NEW is good: {better}"
+    # `< 0.5` of a difference also holds where nothing changed.
+    if gate.which == "difference" and gate.limit != 0 and beyond(gate, 0):
+        return (
+            f"the gate {gate.text!r} is breached where NEW is somewhat better, too: {better}, and "
+            "a difference is NEW - OLD"
+        )
+    return None
 
 
 def judge(comparison: Comparison, gate: Gate, *, count_unsure: bool = False) -> Outcome:
@@ -177,49 +126,58 @@ def judge(comparison: Comparison, gate: Gate, *, count_unsure: bool = False) -> 
     """
     breaches: list[Breach] = []
     unsure = looked_at = unknown = 0
-    for group, place, each in _figures(comparison, gate):
-        value, significant = _new(each, gate) if gate.which == "new" else _difference(each)
+    for group, place, each in _differences(comparison, gate):
+        value, significant = _new(each, gate) if gate.which == "new" else _change(each)
         if value is None or (significant is None and not count_unsure):
             unknown += 1
             continue
         looked_at += 1
-        if gate.beyond(value):
-            if count_unsure or significant:
-                breaches.append(Breach(group, place, None if math.isinf(value) else value))
-            else:
-                unsure += 1
+        if beyond(gate, value) and (count_unsure or significant):
+            finite = value if math.isfinite(value) else None
+            selection = {name: getattr(group, name) for name in Selection.model_fields}
+            breaches.append(
+                Breach(**selection, layer=place.layer, tensor=place.tensor, value=finite)
+            )
+        elif beyond(gate, value):
+            unsure += 1
     if not looked_at:
         raise _nothing_to_judge(gate, unknown, count_unsure)
-    return Outcome(gate, tuple(breaches), unsure, looked_at, unknown)
+    return Outcome(
+        gate=gate,
+        passed=not breaches,
+        breaches=tuple(breaches),
+        unsure=unsure,
+        looked_at=looked_at,
+        unknown=unknown,
+    )
 
 
-def _figures(comparison: Comparison, gate: Gate) -> Iterator[tuple[Group, Place, Difference]]:
-    for group in comparison.costs if gate.metric == KL.name else comparison.groups:
+def _differences(comparison: Comparison, gate: Gate) -> Iterator[tuple[Group, Place, Difference]]:
+    for group in (*comparison.groups, *comparison.costs):
+        if gate.metric not in group.rows[0].metrics:
+            continue
         if gate.scope == "layer":
             for row in group.rows:
-                yield group, row.place, row.differences[gate.metric]
+                yield group, row, row.metrics[gate.metric]
         elif group.overall is not None:
-            yield group, Place(None, None), group.overall[gate.metric]
+            yield group, Place(layer=None, tensor=None), group.overall[gate.metric]
 
 
-def _difference(each: Difference) -> tuple[float | None, bool | None]:
+def _change(each: Difference) -> tuple[float | None, bool | None]:
     """The difference, infinite where one scan is exact; and whether it is significant, if known."""
-    if each.difference is None:
+    value = each.difference
+    if value is None:
         value = {BETTER: math.inf, WORSE: -math.inf, UNSEEN: 0.0}.get(each.verdict)
-        return value, None if each.verdict == UNDEFINED else each.significant
-    known = each.exact or each.interval is not None
-    return each.difference, each.significant if known else None
+    known = each.verdict not in (NO_INTERVAL, UNDEFINED)
+    return value, each.significant if known else None
 
 
 def _new(each: Difference, gate: Gate) -> tuple[float | None, bool | None]:
     """NEW's figure, infinite where it is exact; and whether all its interval is beyond the gate."""
     if each.new is None:
         return (math.inf, True) if each.verdict in (BETTER, UNSEEN) else (None, None)
-    if each.exact:
-        return each.new, True
-    if each.new_interval is None:
-        return each.new, None
-    return each.new, all(map(gate.beyond, each.new_interval))
+    ends = (each.new,) if each.exact else each.new_interval
+    return each.new, None if ends is None else all(beyond(gate, end) for end in ends)
 
 
 def _nothing_to_judge(gate: Gate, unknown: int, count_unsure: bool) -> InputError:

@@ -7,10 +7,11 @@ can be what is compared. What has no partner is left out, and named.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from srdd.documents.scan import Record, Scan
+from srdd.documents.comparison import Place, Selection
+from srdd.documents.scan import Operands, Record, Scan
 from srdd.errors import InputError, UsageError, counted, unknown_name
 from srdd.model.kinds import ORDER, kinds_of
 
@@ -19,131 +20,47 @@ VIEWS = ("layer", "kind", "tensor")
 
 MOST_NAMED = 6
 
+Key = tuple[int, str]
+"""Layer and the tensor's name within it."""
 
-@dataclass(frozen=True)
-class Place:
-    """What a figure belongs to.
+Pair = tuple[Record, Record]
+"""A tensor's record in OLD and in NEW."""
 
-    Attributes:
-        layer: its index; None for a kind of tensor, and for everything together.
-        tensor: the name of a tensor within its layer, or a kind such as `q,k,v`; None for a whole
-            layer, and for everything together.
-    """
-
-    layer: int | None
-    tensor: str | None
-
-    @property
-    def label(self) -> str:
-        """It in words, such as `5`, `down` or `5 mlp.down_proj`; untrusted text."""
-        parts = [str(part) for part in (self.layer, self.tensor) if part not in (None, "")]
-        return " ".join(parts) or "all together"
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A tensor's record in OLD and in NEW; `tensor` is its name within the layer."""
-
-    layer: int
-    tensor: str
-    old: Record
-    new: Record
+_Source = tuple[str, Operands | None, str]
+"""Site, operands and format of some records."""
 
 
 @dataclass(frozen=True)
 class Matched:
-    """Records of one site, each with its partner.
+    """Records of one selection, each with its partner.
 
     Attributes:
-        site: what was measured.
-        operands: at site `linear`, which operands are quantized.
-        old_format, new_format: format and scale rule in each, such as `mxfp4:floor`.
-        pairs: at least one, by layer and in OLD's order of tensors.
+        selection: the site, and the format of each scan.
+        pairs: by layer and the tensor's name in it; at least one, in the order of layers, and there
+            in OLD's order of tensors.
     """
 
-    site: str
-    operands: str | None
-    old_format: str
-    new_format: str
-    pairs: tuple[Pair, ...]
+    selection: Selection
+    pairs: dict[Key, Pair]
 
     def rows(self, by: str) -> dict[Place, list[Pair]]:
         """The pairs by layer, kind or tensor, in the order in which a model uses them."""
         grouped: dict[Place, list[Pair]] = {}
-        for pair in self.pairs:
-            grouped.setdefault(_place_of(pair, by), []).append(pair)
+        for (layer, tensor), pair in self.pairs.items():
+            if by == "kind":
+                kinds = kinds_of([tensor, *pair[1].shared_with]) if tensor else self.selection.site
+                place = Place(layer=None, tensor=kinds)
+            else:
+                place = Place(layer=layer, tensor=(tensor or None) if by == "tensor" else None)
+            grouped.setdefault(place, []).append(pair)
         if by != "kind":
             return grouped
-        return dict(sorted(grouped.items(), key=lambda entry: _order_of(entry[0].tensor or "")))
-
-
-def _place_of(pair: Pair, by: str) -> Place:
-    if by == "layer" or (by == "tensor" and not pair.tensor):
-        return Place(pair.layer, None)
-    if by == "tensor":
-        return Place(pair.layer, pair.tensor)
-    tensors = [pair.new.tensor, *pair.new.shared_with]
-    return Place(None, kinds_of(tensors) if pair.tensor else pair.new.site)
+        return dict(sorted(grouped.items(), key=lambda entry: _order_of(entry[0].label)))
 
 
 def _order_of(kinds: str) -> int:
     first = kinds.partition(",")[0]
     return ORDER.index(first) if first in ORDER else len(ORDER)
-
-
-def _spec(record: Record) -> str:
-    return f"{record.format}:{record.scale_rule}"
-
-
-def _formats(scan: Scan) -> list[str]:
-    return list(dict.fromkeys(map(_spec, scan.records)))
-
-
-def _choose(name: str | None, partner: str | None, formats: Sequence[str], which: str) -> str:
-    """The format of one scan: the one that is named, else the partner's, else its only one."""
-    wanted = name or partner
-    fitting = [spec for spec in formats if wanted in (spec, spec.partition(":")[0])]
-    if name is None and not fitting and len(formats) == 1:
-        return formats[0]
-    if len(fitting) == 1:
-        return fitting[0]
-    if fitting:
-        raise UsageError(f"{which} has several {wanted}", f"name one of: {', '.join(fitting)}")
-    if name is not None:
-        raise unknown_name(f"format of {which}", name, formats)
-    raise UsageError(
-        f"{which} has no {wanted}, but {', '.join(formats)}",
-        f"name one of these with --{which.lower()}-format",
-    )
-
-
-def pair_formats(
-    old: Scan, new: Scan, old_format: str | None, new_format: str | None
-) -> list[tuple[str, str]]:
-    """Which format of OLD is compared with which of NEW.
-
-    Those that are named; else each format that both have with itself; else, where each has only
-    one, these two.
-
-    Raises:
-        UsageError: a name fits none or several, or it is not clear which belong together.
-    """
-    ours, theirs = _formats(old), _formats(new)
-    if old_format is not None:
-        first = _choose(old_format, None, ours, "OLD")
-        return [(first, _choose(new_format, first, theirs, "NEW"))]
-    if new_format is not None:
-        second = _choose(new_format, None, theirs, "NEW")
-        return [(_choose(None, second, ours, "OLD"), second)]
-    shared = [(spec, spec) for spec in theirs if spec in ours]
-    if shared:
-        return shared
-    if len(ours) == len(theirs) == 1:
-        return [(ours[0], theirs[0])]
-    raise UsageError(
-        f"no format is in both: OLD has {', '.join(ours)}, NEW has {', '.join(theirs)}",
-        "name one of each with --old-format and --new-format",
-    )
 
 
 def match(
@@ -167,28 +84,30 @@ def match(
     for which, scan in (("OLD", old), ("NEW", new)):
         if not scan.records:
             raise InputError(f"{which} has no records to compare", "scan the model again")
-        known = list(dict.fromkeys(record.site for record in scan.records))
+        known = dict.fromkeys(record.site for record in scan.records)
         for site in sites:
             if site not in known:
                 raise unknown_name(f"site of {which}", site, known)
     formats = pair_formats(old, new, old_format, new_format)
     first, second = _index(old, sites), _index(new, sites)
-    places = [list(dict.fromkeys(key[:2] for key in index)) for index in (first, second)]
-    left_out = _alone("site", *([site for site, _ in each] for each in places))
+    left_out = _only("", "site", [source[0] for source in first], [source[0] for source in second])
     if old_format is None and new_format is None and formats[0][0] == formats[0][1]:
-        left_out += _alone("format", _formats(old), _formats(new))
-    matched: list[Matched] = []
-    for site, operands in [place for place in places[1] if place in places[0]]:
-        for specs in formats:
-            ours, theirs = (
-                index.get((site, operands, spec), {})
-                for index, spec in zip((first, second), specs, strict=True)
-            )
-            pairs = [Pair(*key, ours[key], theirs[key]) for key in ours if key in theirs]
+        left_out += _only("", "format", _formats(old), _formats(new))
+    matched = []
+    for site, operands in dict.fromkeys(source[:2] for source in second):
+        for old_spec, new_spec in formats:
+            ours = first.get((site, operands, old_spec), {})
+            theirs = second.get((site, operands, new_spec), {})
+            if not ours or not theirs:
+                continue
             left_out += _unpaired(site, ours, theirs)
-            if pairs:
-                pairs.sort(key=lambda pair: pair.layer)
-                matched.append(Matched(site, operands, *specs, tuple(pairs)))
+            shared = sorted((key for key in ours if key in theirs), key=lambda key: key[0])
+            if shared:
+                selection = Selection(
+                    site=site, operands=operands, old_format=old_spec, new_format=new_spec
+                )
+                pairs = {key: (ours[key], theirs[key]) for key in shared}
+                matched.append(Matched(selection, pairs))
     if not matched:
         raise InputError(
             f"nothing is left to compare: OLD has {_contents(old)}; NEW has {_contents(new)}",
@@ -197,50 +116,96 @@ def match(
     return matched, list(dict.fromkeys(left_out))
 
 
-_Key = tuple[int, str]
-"""Layer and the tensor's name within it."""
+def pair_formats(
+    old: Scan, new: Scan, old_format: str | None, new_format: str | None
+) -> list[tuple[str, str]]:
+    """Which format of OLD is compared with which of NEW.
+
+    Those that are named; else each format that both have with itself; else, where each has only
+    one, these two.
+
+    Raises:
+        UsageError: a name fits none or several, or it is not clear which belong together.
+    """
+    ours, theirs = _formats(old), _formats(new)
+    if old_format is not None:
+        first = _choose("OLD", ours, old_format, named=True)
+        second = _choose("NEW", theirs, new_format or first, named=new_format is not None)
+        return [(first, second)]
+    if new_format is not None:
+        second = _choose("NEW", theirs, new_format, named=True)
+        return [(_choose("OLD", ours, second, named=False), second)]
+    shared = [(spec, spec) for spec in theirs if spec in ours]
+    if not shared and len(ours) == len(theirs) == 1:
+        return [(ours[0], theirs[0])]
+    if not shared:
+        raise UsageError(
+            f"no format is in both: OLD has {', '.join(ours)}, NEW has {', '.join(theirs)}",
+            "name one of each with --old-format and --new-format",
+        )
+    return shared
 
 
-def _index(
-    scan: Scan, sites: Sequence[str]
-) -> dict[tuple[str, str | None, str], dict[_Key, Record]]:
-    """Records by site, operands and format, and there by layer and tensor."""
-    index: dict[tuple[str, str | None, str], dict[_Key, Record]] = {}
+def _choose(which: str, formats: Sequence[str], wanted: str, *, named: bool) -> str:
+    """The format of one scan that is named, or else the one like its partner, or its only one."""
+    fitting = [spec for spec in formats if wanted in (spec, spec.partition(":")[0])]
+    if len(fitting) == 1:
+        return fitting[0]
+    if not named and len(formats) == 1:
+        return formats[0]
+    if named and not fitting:
+        raise unknown_name(f"format of {which}", wanted, formats)
+    raise UsageError(
+        f"{which} has {'several' if fitting else 'no'} {wanted}",
+        f"choose with --{which.lower()}-format from: {', '.join(fitting or formats)}",
+    )
+
+
+def _spec(record: Record) -> str:
+    return f"{record.format}:{record.scale_rule}"
+
+
+def _formats(scan: Scan) -> list[str]:
+    return list(dict.fromkeys(map(_spec, scan.records)))
+
+
+def name_in_layer(scan: Scan, layer: int, tensor: str) -> str:
+    """A tensor's name without its layer's."""
+    prefix = scan.model.layers[layer].name
+    return tensor.removeprefix(f"{prefix}.") if prefix else tensor
+
+
+def _index(scan: Scan, sites: Sequence[str]) -> dict[_Source, dict[Key, Record]]:
+    """Records by what they are of, and there by layer and the tensor's name in it."""
+    index: dict[_Source, dict[Key, Record]] = {}
     for record in scan.records:
         if sites and record.site not in sites:
             continue
-        prefix = scan.model.layers[record.layer].name
-        name = record.tensor.removeprefix(f"{prefix}.") if prefix else record.tensor
+        name = name_in_layer(scan, record.layer, record.tensor)
         key = (record.layer, "" if record.site == "output" else name)
         index.setdefault((record.site, record.operands, _spec(record)), {})[key] = record
     return index
 
 
-def _alone(noun: str, old: Iterable[str], new: Iterable[str]) -> list[str]:
+def _unpaired(site: str, old: Mapping[Key, Record], new: Mapping[Key, Record]) -> Iterator[str]:
+    """Layers that only one scan has, and tensors of layers that both have."""
+    old_layers, new_layers = ({layer for layer, _ in records} for records in (old, new))
+    yield from _only(f"at site {site}, ", "layer", old_layers, new_layers)
+    old_names, new_names = (
+        [f"{layer} {tensor}" for layer, tensor in records if layer in old_layers & new_layers]
+        for records in (old, new)
+    )
+    yield from _only(f"at site {site}, ", "tensor", old_names, new_names)
+
+
+def _only(where: str, noun: str, old: Iterable[object], new: Iterable[object]) -> list[str]:
     """A sentence on what only OLD has, and one on what only NEW has."""
     ours, theirs = dict.fromkeys(old), dict.fromkeys(new)
-    sentences = []
-    for which, names, others in (("OLD", ours, theirs), ("NEW", theirs, ours)):
-        alone = [name for name in names if name not in others]
-        if alone:
-            sentences.append(f"only {which} has {counted(len(alone), noun)}: {_few(alone)}")
-    return sentences
-
-
-def _unpaired(site: str, old: dict[_Key, Record], new: dict[_Key, Record]) -> Iterable[str]:
-    """Layers that only one scan has, and tensors of layers that both have."""
-    layers = [sorted({layer for layer, _ in records}) for records in (old, new)]
-    shared = set(layers[0]) & set(layers[1])
-    yield from (
-        _alone(f"layer at site {site}", *(map(str, each) for each in layers)) if shared else ()
-    )
-    alone = [
-        f"{layer} {tensor}"
-        for layer, tensor in [*old, *new]
-        if layer in shared and not ((layer, tensor) in old and (layer, tensor) in new)
+    return [
+        f"{where}only {which} has {counted(len(alone), noun)}: {_few(alone)}"
+        for which, names, others in (("OLD", ours, theirs), ("NEW", theirs, ours))
+        if (alone := [str(name) for name in names if name not in others])
     ]
-    if alone:
-        yield f"{counted(len(alone), 'tensor')} at site {site} in one scan only: {_few(alone)}"
 
 
 def _contents(scan: Scan) -> str:

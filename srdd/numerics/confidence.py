@@ -20,14 +20,14 @@ What this does not cover: prompts of another kind than those measured.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from srdd.errors import counted
-from srdd.numerics.metrics import METRICS, derive
+from srdd.numerics.metrics import FIGURES, METRICS, derive
 from srdd.numerics.sums import Sums, field
 
 RESAMPLES = 1000
@@ -85,6 +85,21 @@ def occupied(replicates: Sums) -> Sums:
     """The replicates that hold any token in any record, of (replicates, records, fields)."""
     kept: Sums = replicates[field(replicates, "tokens").sum(axis=1) > 0]
     return kept
+
+
+def occupied_in_both(old: Sums, new: Sums, *, paired: bool) -> tuple[Sums, Sums] | None:
+    """The occupied replicates of two sets of records; None where one of them has a single one.
+
+    Arguments:
+        old, new: (replicates, records, fields).
+        paired: whether replicate i of both holds the same prompts. Then the same ones are kept.
+    """
+    if paired:
+        both = occupied(np.concatenate([old, new], axis=1))
+        old, new = both[:, : old.shape[1]], both[:, old.shape[1] :]
+    else:
+        old, new = occupied(old), occupied(new)
+    return None if min(len(old), len(new)) < FEWEST_REPLICATES else (old, new)
 
 
 def leave_one_out(replicates: Values) -> Values:
@@ -165,37 +180,35 @@ def intervals(replicates: Sums) -> dict[str, Values]:
 
 
 def difference_intervals(
-    old: Sums, new: Sums, *, paired: bool
+    old: Sums, new: Sums, metrics: Iterable[str] = METRICS, *, paired: bool
 ) -> tuple[dict[str, Values], dict[str, Values]] | None:
-    """95 % intervals of NEW - OLD and of NEW, for every metric (records, 2).
+    """95 % intervals of NEW - OLD and of NEW, for each metric (records, 2).
 
     None where one of them has a single occupied replicate.
 
     Arguments:
         old, new: (replicates, records, fields).
+        metrics: of FIGURES.
         paired: whether replicate i of both holds the same prompts, so that they are left out
             together; otherwise the two are independent.
     """
-    if paired:
-        both = occupied(np.concatenate([old, new], axis=1))
-        old, new = both[:, : old.shape[1]], both[:, old.shape[1] :]
-    else:
-        old, new = occupied(old), occupied(new)
-    if min(len(old), len(new)) < FEWEST_REPLICATES:
+    kept = occupied_in_both(old, new, paired=paired)
+    if kept is None:
         return None
-    of_difference = {name: np.empty((old.shape[1], 2)) for name in METRICS}
-    of_new = {name: np.empty((old.shape[1], 2)) for name in METRICS}
+    old, new = kept
+    of_difference = {name: np.empty((old.shape[1], 2)) for name in metrics}
+    of_new = {name: np.empty((old.shape[1], 2)) for name in metrics}
     for part in _parts(old.shape[1]):
-        figures = [derive(each[:, part].sum(axis=0)) for each in (old, new)]
-        without = [derive(leave_one_out(each[:, part])) for each in (old, new)]
-        for name, metric in METRICS.items():
-            first, second = (Error.of(each[name]) for each in without)
-            if paired:
-                error = Error.of(without[1][name] - without[0][name])
-            else:
-                error = second.minus(first)
-            of_difference[name][part] = error.around(figures[1][name] - figures[0][name])
-            of_new[name][part] = second.around(figures[1][name], metric.least, metric.largest)
+        whole = [each[:, part].sum(axis=0) for each in (old, new)]
+        without = [leave_one_out(each[:, part]) for each in (old, new)]
+        for name in of_new:
+            metric = FIGURES[name]
+            figures = [metric.compute(each) for each in whole]
+            others = [metric.compute(each) for each in without]
+            first, second = map(Error.of, others)
+            error = Error.of(others[1] - others[0]) if paired else second.minus(first)
+            of_difference[name][part] = error.around(figures[1] - figures[0])
+            of_new[name][part] = second.around(figures[1], metric.least, metric.largest)
     return of_difference, of_new
 
 

@@ -4,12 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from srdd.comparison import Comparison, Difference, Group, Outcome
-from srdd.comparison.compare import Row
-from srdd.comparison.differences import BETTER, CHANGED, NO_INTERVAL, UNDEFINED, UNSEEN, WORSE
-from srdd.comparison.ranks import Move
+from srdd.documents.comparison import (
+    BETTER,
+    CHANGED,
+    NO_INTERVAL,
+    UNDEFINED,
+    UNSEEN,
+    WORSE,
+    Breach,
+    Comparison,
+    Difference,
+    Group,
+    Move,
+    Outcome,
+    Row,
+    Selection,
+)
 from srdd.errors import counted
 from srdd.numerics.metrics import FIGURES
+from srdd.reports.delimited import written
 from srdd.reports.groups import quantized
 from srdd.reports.markdown import render_within
 from srdd.reports.view import (
@@ -66,7 +79,6 @@ _SHRINK = ((1_000_000, 1_000_000), (200, 30), (60, 12), (20, 8), (5, 4), (0, 2))
 
 def comparison_blocks(
     comparison: Comparison,
-    outcomes: Sequence[Outcome] = (),
     *,
     rows: int = MOST_ROWS,
     groups: int = 1_000_000,
@@ -75,14 +87,13 @@ def comparison_blocks(
     """Everything a person sees of a comparison, the answer first.
 
     Arguments:
-        outcomes: of the gates.
         rows: of a table at most, those that changed most.
         groups: pairs of site and format that have tables.
         details: whether tables of rows are folded away in a document.
     """
-    metric = comparison.metric
-    shown = comparison.groups[:groups]
-    blocks: list[Block] = [*_gates(outcomes)]
+    metric = comparison.ranked_by
+    shown = comparison.ranked[:groups]
+    blocks: list[Block] = [*_gates(comparison.gates)]
     blocks += [Text(f"{_title(group)}: {_counts(group, metric)}", "answer") for group in shown]
     blocks += [Text(each.text, "warning") for each in comparison.remarks if each.warning]
     blocks += [Text(facts, "note") for facts in _sides(comparison)]
@@ -90,38 +101,47 @@ def comparison_blocks(
     blocks += [Text(f"left out: {each}", "note") for each in comparison.left_out[:50]]
     for group in shown:
         blocks += _group(group, metric, rows, details)
-    if (hidden := len(comparison.groups) - groups) > 0:
+    if (hidden := len(comparison.ranked) - groups) > 0:
         blocks.append(Text(f"{hidden:,} more pairs of site and format do not fit here."))
     return [*blocks, Text(LEGEND, "note")]
 
 
-def comparison_comment(comparison: Comparison, outcomes: Sequence[Outcome] = ()) -> str:
+def comparison_comment(comparison: Comparison) -> str:
     """Markdown that fits into a comment on a pull request: the gates and the answer on top."""
-    breached = any(not one.passed for one in outcomes)
-    title = "a gate is breached" if breached else "all gates passed" if outcomes else "compared"
+    title = "all gates passed" if comparison.gates else "compared"
+    if not all(outcome.passed for outcome in comparison.gates):
+        title = "a gate is breached"
 
     def attempt(rows: int, groups: int) -> Iterable[Block]:
         yield Text(f"srdd compare: {title}", "heading")
-        yield from comparison_blocks(comparison, outcomes, rows=rows, groups=groups, details=True)
+        yield from comparison_blocks(comparison, rows=rows, groups=groups, details=True)
 
     attempts = [lambda size=size: attempt(*size) for size in _SHRINK]
     return render_within(COMMENT, attempts, level=4)
 
 
+def comparison_csv(comparison: Comparison) -> str:
+    """A line for each metric of each row, and of all together (`all`); empty where undefined."""
+    rows = comparison.rows()
+    for row in rows:
+        if row["layer"] is None is row["tensor"]:
+            row["layer"] = "all"
+    return written(rows, "csv")
+
+
 # What changed
 
 
-def _title(group: Group) -> str:
-    matched = group.matched
-    place = matched.site
-    if matched.operands is not None:
-        place += f", {quantized(matched.operands)}"
-    old, new = matched.old_format, matched.new_format
+def _title(selection: Selection) -> str:
+    place = selection.site
+    if selection.operands is not None:
+        place += f", {quantized(selection.operands)}"
+    old, new = selection.old_format, selection.new_format
     return f"site {place}, {old if old == new else f'{old} compared with {new}'}"
 
 
 def _noun(group: Group) -> str:
-    first = group.rows[0].place
+    first = group.rows[0]
     return "kind" if first.layer is None else "tensor" if first.tensor else "layer"
 
 
@@ -136,12 +156,16 @@ def _signed(metric: str, value: float | None, digits: int = DIGITS) -> str:
 
 def _counts(group: Group, metric: str) -> str:
     """How many rows have each verdict, the median difference, and how alike the orders are."""
-    found = group.verdicts(metric)
-    words = ", ".join(f"{found[word]:,} {word}" for word in WORDS if found[word])
+    verdicts = group.verdicts(metric)
+    words = ", ".join(f"{verdicts[word]:,} {word}" for word in WORDS if verdicts[word])
     median = group.median(metric)
     middle = "" if median is None else f"; median difference {_signed(metric, median)} "
     middle += "" if median is None else _unit(metric)
-    order = "" if group.tau is None else f"; Kendall's tau of the orders {group.tau:.2f}"
+    order = (
+        ""
+        if group.kendall_tau is None
+        else f"; Kendall's tau of the orders {group.kendall_tau:.2f}"
+    )
     title = FIGURES[metric].title
     return f"{title} of {counted(len(group.rows), _noun(group))}: {words}{middle}{order}."
 
@@ -149,80 +173,76 @@ def _counts(group: Group, metric: str) -> str:
 def _sides(comparison: Comparison) -> Iterator[str]:
     """OLD and NEW, each with the facts that tell which scan it is."""
     for which, side in (("OLD", comparison.old), ("NEW", comparison.new)):
-        model, text = side.scan.model, side.scan.calibration
-        facts = [side.source, model.name]
-        if model.revision:
-            facts.append(f"revision {model.revision[:12]}")
-        facts += [model.dtype or "unknown dtype", counted(len(model.layers), "layer")]
-        if text.prompts:
-            facts.append(f"{counted(text.prompts, 'prompt')}, {counted(text.tokens or 0, 'token')}")
-        facts.append(
-            f"weights {model.fingerprint[:12]}" if model.fingerprint else "weights unknown"
-        )
+        facts = [side.source, side.model]
+        if side.revision:
+            facts.append(f"revision {side.revision[:12]}")
+        facts += [side.dtype or "unknown dtype", counted(side.layers, "layer")]
+        if side.prompts:
+            facts.append(f"{counted(side.prompts, 'prompt')}, {counted(side.tokens or 0, 'token')}")
+        facts.append(f"weights {side.fingerprint[:12]}" if side.fingerprint else "weights unknown")
         yield f"{which}  {' | '.join(facts)}"
 
 
 # Tables
 
 
-def _digits(one: Difference) -> int:
-    """Decimals with which a difference that is sure does not look like none."""
-    if one.difference is None or not one.significant:
-        return DIGITS
-    scale = FIGURES[one.metric].scale
-    least = scale * min(map(abs, (one.difference, *(one.interval or ()))))
+_Line = tuple[Cell, str, Difference]
+"""What a row is, the metric, and the metric's difference there."""
+
+
+def _measure(line: _Line) -> Measure:
+    """With so many decimals that a difference that is sure does not look like none."""
+    _, metric, each = line
     digits = DIGITS
-    while digits < MOST_DIGITS and round(least, digits) == 0:
-        digits += 1
-    return digits
+    if each.difference is not None and each.significant:
+        least = FIGURES[metric].scale * min(map(abs, (each.difference, *(each.interval or ()))))
+        while digits < MOST_DIGITS and round(least, digits) == 0:
+            digits += 1
+    return Measure.of(metric, digits=digits, signed=True)
 
 
-def _interval(one: Difference) -> Cell:
-    measure = Measure.of(one.metric, digits=_digits(one), signed=True)
-    if one.interval is None:
-        return "exact" if one.exact and one.difference is not None else None
-    return Span(*one.interval, measure)
+def _interval(line: _Line) -> Cell:
+    each = line[2]
+    if each.interval is None:
+        return "exact" if each.exact and each.difference is not None else None
+    return Span(*each.interval, _measure(line))
 
 
-def _change(one: Difference) -> Cell:
-    return Estimate(
-        one.difference, measure=Measure.of(one.metric, digits=_digits(one), signed=True)
-    )
-
-
-def _difference_fields(unit: str = "") -> list[Field[tuple[Cell, Difference]]]:
-    def figure(which: str) -> Field[tuple[Cell, Difference]]:
-        def cell(row: tuple[Cell, Difference]) -> Cell:
-            measure = Measure.of(row[1].metric, digits=DIGITS)
-            return Estimate(getattr(row[1], which), measure=measure)
+def _difference_fields(unit: str = "") -> list[Field[_Line]]:
+    def figure(which: str) -> Field[_Line]:
+        def cell(line: _Line) -> Cell:
+            return Estimate(getattr(line[2], which), measure=Measure.of(line[1], digits=DIGITS))
 
         return Field(Column(which.upper(), Measure(unit), priority=4), cell)
 
     return [
         figure("old"),
         figure("new"),
-        Field(Column("difference", Measure(unit)), lambda row: _change(row[1])),
-        Field(Column("95 % interval", priority=3), lambda row: _interval(row[1])),
-        Field(Column("verdict", align="left", priority=1), lambda row: WORDS[row[1].verdict]),
+        Field(
+            Column("difference", Measure(unit)),
+            lambda line: Estimate(line[2].difference, measure=_measure(line)),
+        ),
+        Field(Column("95 % interval", priority=3), _interval),
+        Field(Column("verdict", align="left", priority=1), lambda line: WORDS[line[2].verdict]),
     ]
 
 
 def _group(group: Group, metric: str, rows: int, details: bool) -> Iterator[Block]:
-    basis = BASES[group.basis]
     if group.overall is not None:
-        whole = [
-            (FIGURES[name].label, one)
-            for name, one in group.overall.items()
-            if one.old is not None or one.new is not None
+        whole: list[_Line] = [
+            (FIGURES[name].label, name, each)
+            for name, each in group.overall.items()
+            if each.old is not None or each.new is not None
         ]
         fields = [
-            Field[tuple[Cell, Difference]](Column("metric", align="left"), lambda row: row[0]),
-            Field[tuple[Cell, Difference]](
-                Column("unit", align="left", priority=2), lambda row: FIGURES[row[1].metric].unit
+            Field[_Line](Column("metric", align="left"), lambda line: line[0]),
+            Field[_Line](
+                Column("unit", align="left", priority=2), lambda line: FIGURES[line[1]].unit
             ),
             *_difference_fields(),
         ]
-        yield tabulate(f"All {_noun(group)}s together, {_title(group)} ({basis})", fields, whole)
+        title = f"All {_noun(group)}s together, {_title(group)} ({BASES[group.intervals]})"
+        yield tabulate(title, fields, whole)
     yield _rows(group, metric, rows, details)
     moved, others = _moved(group)
     if moved and rows:
@@ -234,28 +254,25 @@ def _group(group: Group, metric: str, rows: int, details: bool) -> Iterator[Bloc
 def _rows(group: Group, metric: str, most: int, details: bool) -> Block:
     rows = list(group.rows)
     if len(rows) > most:
-        by_change = sorted(rows, key=lambda row: -abs(row.differences[metric].difference or 0.0))
+        by_change = sorted(rows, key=lambda row: -abs(row.metrics[metric].difference or 0.0))
         chosen = {id(row) for row in by_change[:most]}
         rows = [row for row in rows if id(row) in chosen]
     noun = _noun(group)
     some = f"{len(rows)} of {len(group.rows):,} {noun}s, those that changed most"
     what = some if len(rows) < len(group.rows) else f"All {noun}s"
     fields = [
-        *_place_fields([row.place.layer for row in rows]),
+        Field[_Line](
+            Column("layer" if rows[0].layer is not None else "kind", INDEX), lambda line: line[0]
+        ),
         *_difference_fields(FIGURES[metric].unit),
     ]
-    cells = [(_label(row), row.differences[metric]) for row in rows]
+    cells = [(_label(row), metric, row.metrics[metric]) for row in rows]
     title = f"{FIGURES[metric].title}: {what}, {_title(group)}"
     return tabulate(title, fields, cells, details=details)
 
 
 def _label(row: Row) -> Cell:
-    return row.layer if row.layer is not None and not row.place.tensor else row.label
-
-
-def _place_fields(layers: Sequence[int | None]) -> list[Field[tuple[Cell, Difference]]]:
-    title = "layer" if layers and layers[0] is not None else "kind"
-    return [Field(Column(title, INDEX), lambda row: row[0])]
+    return row.layer if row.layer is not None and not row.tensor else row.label
 
 
 def _moved(group: Group) -> tuple[list[Move], int]:
@@ -263,24 +280,24 @@ def _moved(group: Group) -> tuple[list[Move], int]:
 
     Without replicates nothing tells, and all are given.
     """
-    if any(move.significant is None for move in group.moves):
-        return list(group.moves), 0
-    sure = [move for move in group.moves if move.significant]
-    return sure, len(group.moves) - len(sure)
+    if any(move.significant is None for move in group.moved_in_rank):
+        return list(group.moved_in_rank), 0
+    sure = [move for move in group.moved_in_rank if move.significant]
+    return sure, len(group.moved_in_rank) - len(sure)
 
 
 def _moves(group: Group, metric: str, moved: Sequence[Move], details: bool) -> Block:
     shown = moved[:MOST_MOVES]
-    words = {row.place: row.differences[metric].verdict for row in group.rows}
+    words = {row.label: row.metrics[metric].verdict for row in group.rows}
     title = f"Moved in rank by {FIGURES[metric].title}, 1 is the worst"
     if len(shown) < len(moved):
         title += f" ({len(shown)} of {len(moved)})"
     fields = [
-        Field[Move](Column(_noun(group)), lambda move: move.place.label),
+        Field[Move](Column(_noun(group)), lambda move: move.label),
         Field[Move](Column("rank in OLD", INDEX), lambda move: move.old),
         Field[Move](Column("rank in NEW", INDEX), lambda move: move.new),
         Field[Move](
-            Column("verdict", align="left", priority=1), lambda move: WORDS[words[move.place]]
+            Column("verdict", align="left", priority=1), lambda move: WORDS[words[move.label]]
         ),
     ]
     return tabulate(title, fields, shown, details=details)
@@ -290,39 +307,39 @@ def _moves(group: Group, metric: str, moved: Sequence[Move], details: bool) -> B
 
 
 def _gates(outcomes: Sequence[Outcome]) -> Iterator[Text]:
-    for one in outcomes:
-        yield Text(f"gate {one.gate.text}: {outcome(one)}", "answer" if one.passed else "alarm")
+    for each in outcomes:
+        text = f"gate {each.gate.text}: {outcome_text(each)}"
+        yield Text(text, "answer" if each.passed else "alarm")
 
 
-def outcome(one: Outcome) -> str:
+def outcome_text(outcome: Outcome) -> str:
     """The result of a gate in a sentence; names the rows."""
-    whole = one.gate.scope == "overall"
-    if one.passed:
-        found = (
-            f"passed: {'all layers together are within it' if whole else 'nothing is beyond it'}"
-        )
+    whole = outcome.gate.scope == "overall"
+    if outcome.passed:
+        text = f"passed: {'all layers together are within it' if whole else 'nothing is beyond it'}"
     else:
-        found = f"breached: {'; '.join(_breaches(one))}"
-    if one.unsure:
-        found += f" ({one.unsure} beyond the limit, but not significantly)"
-    if one.unknown:
-        title = FIGURES[one.gate.metric].title
-        found += f" ({counted(one.unknown, 'figure')} of {title} could not be judged)"
-    return found
+        text = f"breached: {'; '.join(_breaches(outcome))}"
+    if outcome.unsure:
+        text += f" ({outcome.unsure} beyond the limit, but not significantly)"
+    if outcome.unknown:
+        title = FIGURES[outcome.gate.metric].title
+        text += f" ({counted(outcome.unknown, 'figure')} of {title} could not be judged)"
+    return text
 
 
-def _breaches(one: Outcome) -> Iterator[str]:
-    for group in dict.fromkeys(id(breach.group) for breach in one.breaches):
-        inside = [breach for breach in one.breaches if id(breach.group) == group]
-        shown = [f"{each.place.label} ({_value(one, each.value)})" for each in inside[:MOST_NAMED]]
-        layer = inside[0].place.layer is not None
-        word = "" if not layer else "layer " if len(inside) == 1 else "layers "
+def _breaches(outcome: Outcome) -> Iterator[str]:
+    by_selection: dict[str, list[Breach]] = {}
+    for breach in outcome.breaches:
+        by_selection.setdefault(_title(breach), []).append(breach)
+    for title, inside in by_selection.items():
+        shown = [f"{each.label} ({_value(outcome, each.value)})" for each in inside[:MOST_NAMED]]
+        word = "layers " if len(inside) > 1 else "layer "
         more = f" and {len(inside) - MOST_NAMED:,} more" if len(inside) > MOST_NAMED else ""
-        yield f"{word}{', '.join(shown)}{more} at {_title(inside[0].group)}"
+        yield f"{'' if inside[0].layer is None else word}{', '.join(shown)}{more} at {title}"
 
 
-def _value(one: Outcome, value: float | None) -> str:
+def _value(outcome: Outcome, value: float | None) -> str:
     if value is None:
         return "no longer exact"
-    signed = one.gate.which != "new"
-    return Measure.of(one.gate.metric, digits=DIGITS, signed=signed).with_unit(value)
+    gate = outcome.gate
+    return Measure.of(gate.metric, digits=DIGITS, signed=gate.which != "new").with_unit(value)

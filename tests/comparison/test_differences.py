@@ -26,24 +26,24 @@ class TestByHand:
         # Signal 100 a replicate; noise 1.0 -> 20 dB, 2.0 -> 16.99 dB.
         comparison = compare_scans(scan_of(steady(1.0)), scan_of(steady(2.0), weights="b" * 64))
         (layer,) = comparison.groups[0].rows
-        sqnr = layer.differences["sqnr_db"]
+        sqnr = layer.metrics["sqnr_db"]
         assert (sqnr.old, sqnr.new) == pytest.approx((20.0, 20.0 - 10 * math.log10(2)))
         assert sqnr.difference == pytest.approx(-3.0103, abs=1e-4)
         assert sqnr.verdict == "worse"
-        dead = layer.differences["deadzone"]  # 10 and 20 of 1000 elements
+        dead = layer.metrics["deadzone"]  # 10 and 20 of 1000 elements
         assert (dead.old, dead.new, dead.difference) == pytest.approx((0.01, 0.02, 0.01))
         assert dead.verdict == "worse"
-        relative = layer.differences["relative_error"]  # 100 and 200 over 1000 values
+        relative = layer.metrics["relative_error"]  # 100 and 200 over 1000 values
         assert (relative.old, relative.new) == pytest.approx((0.1, 0.2))
-        l1 = layer.differences["relative_l1"]
+        l1 = layer.metrics["relative_l1"]
         assert l1.difference == pytest.approx(10 / 500 * (math.sqrt(2) - 1))
-        assert layer.differences["saturation"].verdict == "no difference seen"  # 0 in both
+        assert layer.metrics["saturation"].verdict == "no difference seen"  # 0 in both
 
     def test_the_other_way_round_it_is_better(self) -> None:
         comparison = compare_scans(scan_of(steady(2.0)), scan_of(steady(1.0), weights="b" * 64))
         (layer,) = comparison.groups[0].rows
-        assert layer.differences["sqnr_db"].difference == pytest.approx(+3.0103, abs=1e-4)
-        words = {name: one.verdict for name, one in layer.differences.items()}
+        assert layer.metrics["sqnr_db"].difference == pytest.approx(+3.0103, abs=1e-4)
+        words = {name: one.verdict for name, one in layer.metrics.items()}
         for name in ("sqnr_db", "deadzone", "relative_error", "relative_l1"):
             assert words[name] == "better", name
 
@@ -62,7 +62,7 @@ class TestByHand:
         old = {"q_proj": steady(1.0), "down_proj": steady(3.0)}
         new = {"q_proj": steady(2.0), "down_proj": steady(2.0)}
         comparison = compare_scans(scan_of(old, site="input"), scan_of(new, site="input"))
-        one = comparison.groups[0].rows[0].differences["sqnr_db"]
+        one = comparison.groups[0].rows[0].metrics["sqnr_db"]
         assert one.old == pytest.approx(10 * math.log10(200 / 4))
         assert one.verdict == "no difference seen"  # the sums are the same
 
@@ -86,7 +86,7 @@ class TestIntervals:
             compare_scans(scan_of([self.old]), scan_of([self.new], weights="b" * 64, texts=texts))
             .groups[0]
             .rows[0]
-            .differences["sqnr_db"]
+            .metrics["sqnr_db"]
         )
 
     def test_the_same_prompts_are_paired_and_show_the_difference(self) -> None:
@@ -132,7 +132,7 @@ class TestIntervals:
 
     def test_the_same_prompts_are_paired_in_any_order(self) -> None:
         old, new = scan_of([self.old]), scan_of([self.new], texts=prompts(40)[::-1])
-        assert compare_scans(old, new).groups[0].basis == "paired"
+        assert compare_scans(old, new).groups[0].intervals == "paired"
 
     @pytest.mark.parametrize("rules", [("order", "order"), ("order", "prompt")])
     def test_replicates_that_follow_another_order_are_not_paired(
@@ -141,11 +141,11 @@ class TestIntervals:
         old = changed(scan_of([self.old]), "calibration", replicate_rule=rules[0])
         new = scan_of([self.new[::-1]], texts=prompts(40)[::-1])
         new = changed(new, "calibration", replicate_rule=rules[1])
-        assert compare_scans(old, new).groups[0].basis == "independent"
+        assert compare_scans(old, new).groups[0].intervals == "independent"
 
     def test_a_skipped_first_token_is_not_paired(self) -> None:
         new = changed(scan_of([self.new]), "calibration", skip_first_token=True)
-        assert compare_scans(scan_of([self.old]), new).groups[0].basis == "independent"
+        assert compare_scans(scan_of([self.old]), new).groups[0].intervals == "independent"
 
     @pytest.mark.parametrize("paired", [True, False])
     def test_nineteen_of_twenty_intervals_hold_the_truth(self, paired: bool) -> None:
@@ -162,11 +162,11 @@ class TestIntervals:
         old, new = noise(1.0, shared), noise(1.2, other)
         texts = prompts(replicates, first=0 if paired else 1000)
         group = compare_scans(scan_of(list(old)), scan_of(list(new), texts=texts)).groups[0]
-        assert group.basis == ("paired" if paired else "independent")
+        assert group.intervals == ("paired" if paired else "independent")
         held = [
             one.interval[0] <= truth <= one.interval[1]
             for layer in group.rows
-            for one in [layer.differences["sqnr_db"]]
+            for one in [layer.metrics["sqnr_db"]]
             if one.interval
         ]
         assert len(held) == layers
@@ -183,8 +183,8 @@ class TestIntervals:
 
     def test_a_single_prompt_has_no_interval(self) -> None:
         group = compare_scans(scan_of([[1.0]]), scan_of([[2.0]])).groups[0]
-        assert group.basis == "none"
-        one = group.rows[0].differences["sqnr_db"]
+        assert group.intervals == "none"
+        one = group.rows[0].metrics["sqnr_db"]
         assert (one.verdict, one.interval) == ("no interval", None)
         assert one.difference == pytest.approx(-3.0103, abs=1e-4)
 
@@ -192,16 +192,16 @@ class TestIntervals:
         group = compare_scans(
             scan_of([self.old[:12]]), scan_of([self.new], texts=prompts(40))
         ).groups[0]
-        assert group.basis == "independent"
-        assert group.rows[0].differences["sqnr_db"].interval is not None
+        assert group.intervals == "independent"
+        assert group.rows[0].metrics["sqnr_db"].interval is not None
 
 
 class TestExact:
     def test_weights_need_no_interval(self) -> None:
         old, new = scan_of([[1.0], [1.0]], site="weight"), scan_of([[1.01], [1.0]], site="weight")
         group = compare_scans(old, new).groups[0]
-        assert group.basis == "exact"
-        words = [layer.differences["sqnr_db"].verdict for layer in group.rows]
+        assert group.intervals == "exact"
+        words = [layer.metrics["sqnr_db"].verdict for layer in group.rows]
         assert words == ["worse", "no difference seen"]
         assert group.overall is not None
         assert group.overall["sqnr_db"].exact
@@ -215,7 +215,7 @@ class TestExact:
     def test_exact_reconstruction_is_better_than_any_number(self) -> None:
         none, some = scan_of([[0.0]], site="weight"), scan_of([[1.0]], site="weight")
         words = [
-            compare_scans(a, b).groups[0].rows[0].differences["sqnr_db"].verdict
+            compare_scans(a, b).groups[0].rows[0].metrics["sqnr_db"].verdict
             for a, b in ((none, some), (some, none), (none, none))
         ]
         assert words == ["worse", "better", "no difference seen"]
@@ -234,18 +234,18 @@ class TestUndefined:
         )
         new = new.model_copy(update={"records": [new.records[0], record]})
         group = compare_scans(old, new).groups[0]
-        one = group.rows[1].differences["sqnr_db"]
+        one = group.rows[1].metrics["sqnr_db"]
         assert (one.new, one.difference, one.verdict) == (None, None, "undefined")
-        assert group.rows[0].differences["sqnr_db"].verdict == "no difference seen"
+        assert group.rows[0].metrics["sqnr_db"].verdict == "no difference seen"
 
     def test_metrics_without_meaning_at_a_site_stay_undefined(self) -> None:
         scan = scan_of({"q_proj": steady(1.0)}, site="linear")
         records = [record.model_copy(update={"operands": "both"}) for record in scan.records]
         scan = scan.model_copy(update={"records": records})
         (layer,) = compare_scans(scan, scan).groups[0].rows
-        assert layer.differences["sqnr_db"].old == pytest.approx(20.0)
+        assert layer.metrics["sqnr_db"].old == pytest.approx(20.0)
         for metric in ("deadzone", "saturation", "relative_error"):
-            assert layer.differences[metric].old is None, metric
+            assert layer.metrics[metric].old is None, metric
 
     def test_a_scan_of_the_prototype_has_figures_and_no_intervals(self) -> None:
         old = read_prototype(prototype(), "old")
@@ -254,11 +254,11 @@ class TestUndefined:
             layer["sqnr_db"] -= 0.5
         comparison = compare_scans(old, read_prototype(changed_file, "new"))
         (group,) = comparison.groups
-        assert group.basis == "none"
+        assert group.intervals == "none"
         assert group.overall is None
         for layer in group.rows:
-            one = layer.differences["sqnr_db"]
+            one = layer.metrics["sqnr_db"]
             assert one.difference == pytest.approx(-0.5)
             assert one.verdict == "no interval"
-            assert layer.differences["saturation"].verdict == "undefined"
+            assert layer.metrics["saturation"].verdict == "undefined"
         assert any("made by the prototype" in remark.text for remark in comparison.remarks)

@@ -8,7 +8,8 @@ import pytest
 from made_pairs import scan_of
 from made_scans import prototype
 
-from srdd.comparison import Gate, compare_scans, judge, parse_gate
+from srdd.comparison import compare_scans, gate_warning, judge, parse_gate
+from srdd.documents.comparison import Gate, Outcome
 from srdd.documents.prototype import read_prototype
 from srdd.errors import InputError, UsageError
 
@@ -108,7 +109,7 @@ class TestGrammar:
     def test_a_gate_in_the_wrong_direction_is_a_warning(
         self, text: str, message: str | None
     ) -> None:
-        warning = parse_gate(text).warning
+        warning = gate_warning(parse_gate(text))
         assert warning is None if message is None else message in (warning or "")
 
 
@@ -120,18 +121,16 @@ class TestJudging:
     found = compare_scans(old, new)
 
     def layers(self, text: str, **options: bool) -> list[int | None]:
-        return [
-            breach.place.layer for breach in judge(self.found, parse_gate(text), **options).breaches
-        ]
+        return [breach.layer for breach in judge(self.found, parse_gate(text), **options).breaches]
 
     def test_the_third_layer_is_as_described(self) -> None:
-        one = self.found.groups[0].rows[2].differences["sqnr_db"]
+        one = self.found.groups[0].rows[2].metrics["sqnr_db"]
         assert one.difference == pytest.approx(-10 * math.log10((29 * 0.9 + 15) / 30))
         assert one.verdict == "no difference seen"
 
     def test_only_what_is_significant_counts(self) -> None:
         outcome = judge(self.found, parse_gate("sqnr_db < -0.5"))
-        assert [breach.place.layer for breach in outcome.breaches] == [0]
+        assert [breach.layer for breach in outcome.breaches] == [0]
         assert outcome.breaches[0].value == pytest.approx(-3.0103, abs=1e-4)
         assert (outcome.unsure, outcome.looked_at, outcome.unknown) == (1, 3, 0)
         assert not outcome.passed
@@ -148,11 +147,11 @@ class TestJudging:
     def test_an_improvement_does_not_breach(self) -> None:
         back = compare_scans(self.new, self.old)
         assert judge(back, parse_gate("sqnr_db < -0.5")).passed
-        assert [b.place.layer for b in judge(back, parse_gate("sqnr_db > 0.5")).breaches] == [0]
+        assert [b.layer for b in judge(back, parse_gate("sqnr_db > 0.5")).breaches] == [0]
 
     def test_overall_looks_at_all_layers_together(self) -> None:
         outcome = judge(self.found, parse_gate("overall sqnr_db < -0.5"), count_unsure=True)
-        assert [breach.place.layer for breach in outcome.breaches] == [None]
+        assert [breach.layer for breach in outcome.breaches] == [None]
         assert outcome.looked_at == 1
         assert outcome.breaches[0].value == pytest.approx(
             10
@@ -169,7 +168,7 @@ class TestJudging:
         assert self.layers("new.sqnr_db < 16.9") == []
         assert self.layers("new.sqnr_db < 19.5") == [0]
         assert self.layers("new.sqnr_db < 19.5", count_unsure=True) == [0, 2]
-        interval = self.found.groups[0].rows[2].differences["sqnr_db"].new_interval
+        interval = self.found.groups[0].rows[2].metrics["sqnr_db"].new_interval
         assert interval is not None
         assert interval[1] > 20.46  # what it has without the bad prompt
         assert self.layers(f"new.sqnr_db < {interval[1] - 0.001}") == [0, 1]
@@ -185,6 +184,7 @@ class TestJudging:
         old, new = scan_of([[0.0]], site="weight"), scan_of([[1e-6]], site="weight")
         outcome = judge(compare_scans(old, new), parse_gate("sqnr_db < -50"))
         assert [breach.value for breach in outcome.breaches] == [None]
+        assert Outcome.model_validate_json(outcome.model_dump_json()) == outcome
         assert judge(compare_scans(old, old), parse_gate("sqnr_db < -0.5")).passed
         assert judge(compare_scans(new, old), parse_gate("new.sqnr_db < 15")).passed
 

@@ -44,7 +44,7 @@ class TestFormats:
         old = scan_of([[1.0] * 12], formats=both)
         new = scan_of([[1.0] * 12], formats=[*both, "mxfp4:even"])
         comparison = compare_scans(old, new)
-        pairs = [(g.matched.old_format, g.matched.new_format) for g in comparison.groups]
+        pairs = [(g.old_format, g.new_format) for g in comparison.groups]
         assert pairs == [(spec, spec) for spec in both]
         assert comparison.left_out == ("only NEW has 1 format: mxfp4:even",)
 
@@ -55,9 +55,9 @@ class TestFormats:
         )
         comparison = compare_scans(scan, scan, old_format="mxfp4", new_format="nvfp4:token")
         (group,) = comparison.groups
-        assert group.matched.old_format == "mxfp4:floor"
-        assert group.rows[0].differences["sqnr_db"].difference == pytest.approx(3.0103, abs=1e-4)
-        assert group.basis == "paired"
+        assert group.old_format == "mxfp4:floor"
+        assert group.rows[0].metrics["sqnr_db"].difference == pytest.approx(3.0103, abs=1e-4)
+        assert group.intervals == "paired"
         assert comparison.left_out == ()
         assert "both have the same weights" in noted(comparison)
         assert "same weights" not in warned(comparison)
@@ -65,15 +65,15 @@ class TestFormats:
     def test_the_only_formats_belong_together_without_being_named(self) -> None:
         old, new = (scan_of([[1.0] * 12], formats=[f"mxfp4:{r}"]) for r in ("floor", "even"))
         (group,) = compare_scans(old, new).groups
-        assert (group.matched.old_format, group.matched.new_format) == ("mxfp4:floor", "mxfp4:even")
+        assert (group.old_format, group.new_format) == ("mxfp4:floor", "mxfp4:even")
 
     def test_one_name_suffices_where_the_other_scan_has_one_format(self) -> None:
         old = scan_of([[1.0] * 12], formats=["mxfp4:floor", "mxfp4:even"])
         new = scan_of([[1.0] * 12], formats=["nvfp4:token"])
         (group,) = compare_scans(old, new, old_format="mxfp4:even").groups
-        assert (group.matched.old_format, group.matched.new_format) == ("mxfp4:even", "nvfp4:token")
+        assert (group.old_format, group.new_format) == ("mxfp4:even", "nvfp4:token")
         (group,) = compare_scans(old, old, new_format="mxfp4:even").groups
-        assert group.matched.old_format == "mxfp4:even"
+        assert group.old_format == "mxfp4:even"
 
     @pytest.mark.parametrize(
         ("formats", "message", "hint"),
@@ -99,19 +99,19 @@ class TestLeftOut:
     def test_a_site_of_one_scan_only_is_left_out_and_named(self) -> None:
         old = joined(OLD, scan_of([[1.0] * 12, [1.0] * 12], site="weight"))
         comparison = compare_scans(old, NEW)
-        assert [group.matched.site for group in comparison.groups] == ["output"]
+        assert [group.site for group in comparison.groups] == ["output"]
         assert comparison.left_out == ("only OLD has 1 site: weight",)
 
     def test_tensors_without_a_partner_do_not_enter_the_layer(self) -> None:
         old = {"q_proj": [[1.0] * 12], "down_proj": [[50.0] * 12]}
         new = {"q_proj": [[1.0] * 12], "o_proj": [[70.0] * 12]}
         comparison = compare_scans(scan_of(old, site="input"), scan_of(new, site="input"))
-        one = comparison.groups[0].rows[0].differences["sqnr_db"]
+        one = comparison.groups[0].rows[0].metrics["sqnr_db"]
         assert (one.old, one.new) == pytest.approx((20.0, 20.0))
-        (sentence,) = comparison.left_out
-        assert sentence.startswith("2 tensors at site input in one scan only")
-        assert "0 down_proj" in sentence
-        assert "0 o_proj" in sentence
+        assert comparison.left_out == (
+            "at site input, only OLD has 1 tensor: 0 down_proj",
+            "at site input, only NEW has 1 tensor: 0 o_proj",
+        )
 
     def test_a_wrapped_model_has_the_same_tensors(self) -> None:
         old = scan_of({"q_proj": [[1.0] * 12]}, site="input")
@@ -125,7 +125,7 @@ class TestLeftOut:
         comparison = compare_scans(OLD, new)
         assert [layer.layer for layer in comparison.groups[0].rows] == [0, 1]
         assert "number of layers differs: 2 in OLD, 3 in NEW" in warned(comparison)
-        assert comparison.left_out == ("only NEW has 1 layer at site output: 2",)
+        assert comparison.left_out == ("at site output, only NEW has 1 layer: 2",)
 
     def test_operands_of_products_are_separate_groups(self) -> None:
         base = scan_of({"q_proj": [[1.0] * 12]}, site="linear")
@@ -135,7 +135,7 @@ class TestLeftOut:
         ]
         scan = base.model_copy(update={"records": both})
         comparison = compare_scans(scan, scan.model_copy(update={"records": both[1:]}))
-        assert [group.matched.operands for group in comparison.groups] == ["both"]
+        assert [group.operands for group in comparison.groups] == ["both"]
 
     def test_nothing_left_is_refused(self) -> None:
         with pytest.raises(InputError) as caught:
@@ -162,7 +162,7 @@ class TestLeftOut:
 
     def test_a_single_layer_has_no_order(self) -> None:
         group = compare_scans(scan_of([[1.0] * 12]), scan_of([[2.0] * 12])).groups[0]
-        assert (group.tau, group.moves) == (None, ())
+        assert (group.kendall_tau, group.moved_in_rank) == (None, ())
 
 
 class TestRemarks:
@@ -243,7 +243,7 @@ class TestRemarks:
         old = read_prototype(prototype(), "old")
         new = scan_of([[1.0] * 12] * 28)
         comparison = compare_scans(old, new)
-        assert "OLD made by the prototype: no sums" in warned(comparison)
+        assert "OLD was made by the prototype: no sums" in warned(comparison)
         assert "rounding differs: half-away in OLD, even in NEW" in warned(comparison)
         assert "the prompts of OLD are unknown" in warned(comparison)
         assert "OLD does not record: architecture, dtype" in noted(comparison)

@@ -7,8 +7,8 @@ import pytest
 from made_pairs import scan_of
 
 from srdd.comparison import compare_scans
-from srdd.comparison.pairing import Place
-from srdd.comparison.ranks import Move, ranks
+from srdd.comparison.ranks import ranks
+from srdd.documents.comparison import Move
 
 
 def test_rank_one_is_the_worst_whichever_way_the_metric_runs() -> None:
@@ -22,37 +22,41 @@ def test_moves_stand_the_farthest_first_with_ranks_by_hand() -> None:
     old = scan_of([[noise] * 12 for noise in (1.0, 2.0, 3.0, 4.0)])
     new = scan_of([[noise] * 12 for noise in (9.0, 2.0, 3.0, 4.0)], weights="b" * 64)
     group = compare_scans(old, new).groups[0]
-    assert group.moves == (
-        Move(Place(0, None), 4, 1, True),
-        Move(Place(1, None), 3, 4, True),
-        Move(Place(2, None), 2, 3, True),
-        Move(Place(3, None), 1, 2, True),
+    assert group.moved_in_rank == (
+        Move(layer=0, tensor=None, old=4, new=1, significant=True),
+        Move(layer=1, tensor=None, old=3, new=4, significant=True),
+        Move(layer=2, tensor=None, old=2, new=3, significant=True),
+        Move(layer=3, tensor=None, old=1, new=2, significant=True),
     )
     # Of six pairs, the three with layer 0 stand the other way round.
-    assert group.tau == pytest.approx(0.0)
+    assert group.kendall_tau == pytest.approx(0.0)
 
 
 def test_the_metric_decides_the_ranks() -> None:
     old, new = ([[n] * 12 for n in noise] for noise in ((1.0, 2.0), (2.0, 1.0)))
     found = compare_scans(scan_of(old), scan_of(new), metric="saturation")
-    assert found.groups[0].moves == ()  # all zero: no order
-    assert found.groups[0].tau is None
+    assert found.groups[0].moved_in_rank == ()  # all zero: no order
+    assert found.groups[0].kendall_tau is None
 
 
 def test_a_move_among_equals_is_not_significant() -> None:
     rng = np.random.default_rng(5)
     old, new = (np.exp(rng.normal(0, 0.5, (6, 30))) for _ in range(2))
-    moves = compare_scans(scan_of(list(old)), scan_of(list(new))).groups[0].moves
+    moves = compare_scans(scan_of(list(old)), scan_of(list(new))).groups[0].moved_in_rank
     assert moves
     assert not any(move.significant for move in moves)
 
 
 def test_moves_of_weights_are_significant() -> None:
     old, new = ([[noise] for noise in pair] for pair in ((1.0, 2.0), (2.0, 1.0)))
-    moves = compare_scans(scan_of(old, site="weight"), scan_of(new, site="weight")).groups[0].moves
+    moves = (
+        compare_scans(scan_of(old, site="weight"), scan_of(new, site="weight"))
+        .groups[0]
+        .moved_in_rank
+    )
     assert [move.significant for move in moves] == [True, True]
 
 
 def test_without_replicates_it_is_unknown() -> None:
-    moves = compare_scans(scan_of([[1.0], [2.0]]), scan_of([[2.0], [1.0]])).groups[0].moves
+    moves = compare_scans(scan_of([[1.0], [2.0]]), scan_of([[2.0], [1.0]])).groups[0].moved_in_rank
     assert [move.significant for move in moves] == [None, None]

@@ -7,7 +7,8 @@ import math
 import pytest
 from made_pairs import scan_of
 
-from srdd.comparison import Comparison, Group, compare_scans, judge, parse_gate
+from srdd.comparison import Comparison, compare_scans, judge, parse_gate
+from srdd.documents.comparison import Group
 from srdd.documents.scan import Scan
 from srdd.errors import UsageError
 
@@ -26,7 +27,7 @@ def whole(by: str, site: str = "input") -> Comparison:
 
 
 def verdicts(group: Group) -> dict[str, str]:
-    return {row.label: row.differences["sqnr_db"].verdict for row in group.rows}
+    return {row.label: row.metrics["sqnr_db"].verdict for row in group.rows}
 
 
 def test_by_layer_the_two_tensors_cancel() -> None:
@@ -48,7 +49,7 @@ def test_by_kind_layers_are_added() -> None:
     assert verdicts(group) == {"q": "better", "down": "worse"}
     (q, _) = group.rows
     assert q.layer is None
-    assert q.differences["sqnr_db"].difference == pytest.approx(10 * math.log10(3 / 2))
+    assert q.metrics["sqnr_db"].difference == pytest.approx(10 * math.log10(3 / 2))
 
 
 @pytest.mark.parametrize("by", ["layer", "kind", "tensor"])
@@ -80,15 +81,15 @@ def test_a_site_with_one_tensor_a_layer_has_every_view(by: str, labels: list[str
 
 
 def test_ranks_are_those_of_the_rows() -> None:
-    moved = {move.place.label: (move.old, move.new) for move in compared("kind").moves}
+    moved = {move.label: (move.old, move.new) for move in compared("kind").moved_in_rank}
     assert moved == {"q": (1, 2), "down": (2, 1)}
 
 
 def test_gates_look_at_the_rows() -> None:
     gate = parse_gate("sqnr_db < -0.5")
     assert judge(whole("layer"), gate).passed
-    assert [b.place.label for b in judge(whole("kind"), gate).breaches] == ["down"]
-    assert [b.place.label for b in judge(whole("tensor"), gate).breaches] == ["1 mlp.down_proj"]
+    assert [b.label for b in judge(whole("kind"), gate).breaches] == ["down"]
+    assert [b.label for b in judge(whole("tensor"), gate).breaches] == ["1 mlp.down_proj"]
 
 
 def test_an_unknown_view_lists_the_views() -> None:
@@ -136,7 +137,7 @@ def test_saturation_changes_and_is_neither_better_nor_worse(counts: tuple[int, i
     scan = scan_of([[1.0] * 12])
     old, new = (saturated(scan, count) for count in counts)
     comparison = compare_scans(old, new)
-    one = comparison.groups[0].rows[0].differences["saturation"]
+    one = comparison.groups[0].rows[0].metrics["saturation"]
     assert one.difference == pytest.approx((counts[1] - counts[0]) / 1000)
     assert (one.verdict, one.significant) == ("changed", True)
     gate = parse_gate("saturation > 1%")

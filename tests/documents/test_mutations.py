@@ -130,9 +130,8 @@ def an_evaluation() -> Evaluation:
 
 def a_comparison(scan: Scan) -> dict[str, Any]:
     from srdd.comparison import compare_scans
-    from srdd.reports.compare_data import compare_data
 
-    document: dict[str, Any] = orjson.loads(compare_data(compare_scans(scan, scan)).to_json())
+    document: dict[str, Any] = orjson.loads(compare_scans(scan, scan).to_json())
     return document
 
 

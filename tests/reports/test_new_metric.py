@@ -27,8 +27,7 @@ from made_scans import rising, thorough
 
 from srdd.comparison import compare_scans
 from srdd.documents.scan import Scan
-from srdd.reports.compare_data import compare_csv
-from srdd.reports.comparison_view import comparison_blocks, comparison_comment
+from srdd.reports.comparison_view import comparison_blocks, comparison_comment, comparison_csv
 from srdd.reports.delimited import delimited
 from srdd.reports.explanations import explain
 from srdd.reports.groups import groups_of
@@ -50,7 +49,7 @@ outputs = {
 }
 for name, text in outputs.items():
     assert "size of x" in text, name
-for text in (delimited([("scan", groups[0])], "csv"), compare_csv(compare_scans(scan, scan))):
+for text in (delimited([("scan", groups[0])], "csv"), comparison_csv(compare_scans(scan, scan))):
     assert "mean_size" in text
 assert explain("mean_size").summary == explain("size of x").summary == "How large values are."
 """
