@@ -152,13 +152,13 @@ def _about_scan(figures: Figures, stability: Stability, targets: Targets) -> Ite
         )
     if len(figures) > 1 and stability[0] is None:
         yield "the stability of the ranking is unknown: the scan keeps no replicates"
-    site, wanted = figures.records[0].site, ACTS_ON[targets.layer_type]
-    if site != wanted:
-        measured = wanted in scan.settings.sites
-        advice = f"suggest with --site {wanted}"
+    site, best = figures.records[0].site, ACTS_ON[targets.layer_type]
+    if site != best:
+        measured = best in scan.settings.sites
+        advice = f"suggest with --site {best}"
         yield (
             f"layers are ranked at site {site}, and noise on {targets.layer_type} acts on site "
-            f"{wanted}: " + (advice if measured else f"scan with --site {wanted} to rank by that")
+            f"{best}: " + (advice if measured else f"scan with --site {best} to rank by that")
         )
 
 

@@ -100,7 +100,7 @@ def suggest(
     site = site or default_site(scan, layer_type)
     figures = figures_of(scan, site=site, format=format, metric=metric)
     baseline = uniform(figures, schedule)
-    chosen = wanted = STRATEGIES[strategy](figures, schedule, **options)
+    chosen = original = STRATEGIES[strategy](figures, schedule, **options)
     top = len(chosen[0].layers) if strategy == "targeted" else None
     if control is not None:
         if len(chosen) == len(set(chosen[0].multipliers)) == 1:
@@ -110,7 +110,7 @@ def suggest(
             )
         chosen = CONTROLS[control](chosen, seed)
     if equal_energy or control is not None:
-        chosen = with_energy_of(baseline if equal_energy else wanted, chosen, targets)
+        chosen = with_energy_of(baseline if equal_energy else original, chosen, targets)
     built = build(chosen, figures, targets)
     stability = figures.stability(top or min(TOP_K, len(figures)))
     return RinConfig.model_validate(

@@ -83,9 +83,9 @@ def test_a_mixture_is_found_by_layer_index_too(tokenizer: PreTrainedTokenizerFas
             entry["modules"] = []
     with noisy(model, config, step=4, total_steps=30) as named:
         expected = {key: weight.clone() for key, weight in model.state_dict().items()}
-    with noisy(model, srdd.RinConfig.model_validate(bare), step=4, total_steps=30) as found:
+    with noisy(model, srdd.RinConfig.model_validate(bare), step=4, total_steps=30) as actual:
         assert all(torch.equal(w, expected[key]) for key, w in model.state_dict().items())
-    assert found.left_out == named.left_out
+    assert actual.left_out == named.left_out
 
 
 def test_tied_norms_count_their_energy_once(tokenizer: PreTrainedTokenizerFast) -> None:

@@ -32,8 +32,8 @@ def multipliers(config: RinConfig) -> dict[int, float]:
 
 
 def ordered(config: RinConfig, layers: int) -> list[float]:
-    found = multipliers(config)
-    return [found.get(layer, 0.0) for layer in range(layers)]
+    actual = multipliers(config)
+    return [actual.get(layer, 0.0) for layer in range(layers)]
 
 
 class TestPublishedFigures:
@@ -51,12 +51,12 @@ class TestPublishedFigures:
         assert list(multipliers(config)) == [27, 26, 3, 2, 4]
 
     def test_multipliers_of_the_guide_s_table(self) -> None:
-        found = ordered(suggest(REFERENCE, "variable"), 28)
+        actual = ordered(suggest(REFERENCE, "variable"), 28)
         errors = [record.metrics.relative_error for record in REFERENCE.records]
         mean = math.fsum(e for e in errors if e is not None) / 28
         assert mean == pytest.approx(0.36409, abs=5e-6)
-        assert found == pytest.approx([e / mean for e in errors if e is not None], abs=5e-5)
-        for ours, theirs in zip(found, GUIDE_MULTIPLIERS, strict=True):
+        assert actual == pytest.approx([e / mean for e in errors if e is not None], abs=5e-5)
+        for ours, theirs in zip(actual, GUIDE_MULTIPLIERS, strict=True):
             assert ours == pytest.approx(theirs, abs=0.007)
 
     def test_zones_by_depth_are_the_guide_s_tiers_with_its_schedules(self) -> None:
@@ -87,9 +87,9 @@ class TestPublishedFigures:
     def test_sigma_0_05_is_26_db_and_0_01_is_40(self) -> None:
         for sigma, expected in ((0.05, 26.0), (0.01, 40.0)):
             config = suggest(REFERENCE, "uniform", sigma_start=sigma, sigma_end=0.0005)
-            found = config.layers[0]
-            assert found.signal_to_noise_db == pytest.approx(expected, abs=0.05)
-            assert found.sqnr_db == pytest.approx(17, abs=1)
+            actual = config.layers[0]
+            assert actual.signal_to_noise_db == pytest.approx(expected, abs=0.05)
+            assert actual.sqnr_db == pytest.approx(17, abs=1)
 
 
 errors = st.lists(st.floats(0.01, 1.0), min_size=2, max_size=12)
@@ -104,8 +104,8 @@ class TestForAnyScan:
     @given(errors, st.sampled_from(["proportional", "inverse"]))
     def test_variable_multipliers_average_1(self, errors: list[float], direction: str) -> None:
         config = suggest(made(errors), "variable", direction=direction)
-        found = ordered(config, len(errors))
-        assert math.fsum(found) / len(found) == pytest.approx(1, abs=5e-5)
+        actual = ordered(config, len(errors))
+        assert math.fsum(actual) / len(actual) == pytest.approx(1, abs=5e-5)
 
     @SLOW
     @given(errors, st.floats(0.1, 5))
@@ -146,8 +146,8 @@ class TestForAnyScan:
         config = suggest(scan, strategy, equal_energy=True)
         uniform = suggest(scan, "uniform")
         for stage in range(10):
-            found, wanted = stage_energy(config, stage), stage_energy(uniform, stage)
-            assert found == pytest.approx(wanted, rel=1e-9)
+            actual, wanted = stage_energy(config, stage), stage_energy(uniform, stage)
+            assert actual == pytest.approx(wanted, rel=1e-9)
 
     @SLOW
     @given(st.data(), distinct_errors, st.sampled_from(["targeted", "variable", "breaks"]))
@@ -223,11 +223,11 @@ class TestControls:
 
     def test_the_inverse_of_zones_reverses_their_schedules(self) -> None:
         base = suggest(REFERENCE, "zone")
-        found = {tier.name: tier for tier in suggest(REFERENCE, "zone", control="inverse").tiers}
-        assert set(found) == {"medium", "low"}
-        low, high = found["low"].schedule, base.tiers[0].schedule
+        actual = {tier.name: tier for tier in suggest(REFERENCE, "zone", control="inverse").tiers}
+        assert set(actual) == {"medium", "low"}
+        low, high = actual["low"].schedule, base.tiers[0].schedule
         assert low.sigma_end / low.sigma_start == pytest.approx(high.sigma_end / high.sigma_start)
-        assert [entry.layer for entry in found["low"].layers] == [0, 1, 2, 3, 26, 27]
+        assert [entry.layer for entry in actual["low"].layers] == [0, 1, 2, 3, 26, 27]
 
     def test_a_control_s_name_as_a_strategy_is_that_of_variable(self) -> None:
         for control in ("inverse", "shuffled"):
@@ -248,10 +248,10 @@ class TestWeights:
     """Of layers by a metric in decibels, or in something else."""
 
     def test_decibels_weigh_as_amplitudes(self) -> None:
-        found = ordered(suggest(REFERENCE, "variable", metric="sqnr_db"), 28)
+        actual = ordered(suggest(REFERENCE, "variable", metric="sqnr_db"), 28)
         amplitudes = [10 ** (-(r.metrics.sqnr_db or 0) / 20) for r in REFERENCE.records]
         mean = sum(amplitudes) / 28
-        assert found == pytest.approx([a / mean for a in amplitudes], abs=5e-5)
+        assert actual == pytest.approx([a / mean for a in amplitudes], abs=5e-5)
 
     def test_the_floor_cancels_out(self) -> None:
         by_sqnr = ordered(suggest(REFERENCE, "variable", metric="sqnr_db"), 28)
@@ -261,8 +261,8 @@ class TestWeights:
     def test_a_layer_better_than_the_floor_is_no_trouble(self) -> None:
         scan = made([0.05, 0.4])
         assert any((record.vs_floor_db or 0) > 0 for record in scan.records)
-        found = ordered(suggest(scan, "variable", metric="vs_floor_db"), 2)
-        assert 0 < found[0] < 1 < found[1]
+        actual = ordered(suggest(scan, "variable", metric="vs_floor_db"), 2)
+        assert 0 < actual[0] < 1 < actual[1]
 
     def test_a_layer_without_error_gets_no_noise(self) -> None:
         scan = made([0.0, 0.3])
@@ -278,9 +278,9 @@ class TestWeights:
         first, second = suggest(plain, "variable"), suggest(double, "variable")
         assert sigma_by_layer(first) == pytest.approx(sigma_by_layer(second), rel=1e-3)
         assert second.source.site == "input"
-        found = figures_of(double, site=None, format=None, metric="relative_error")
-        assert len(found) == 4
-        assert found.intervals[0] is not None
+        actual = figures_of(double, site=None, format=None, metric="relative_error")
+        assert len(actual) == 4
+        assert actual.intervals[0] is not None
 
 
 class TestChoosing:

@@ -29,8 +29,8 @@ def hit(settings: Mapping[str, Any], module: str) -> bool:
 
 def guide(root: Mapping[str, Any], module: str, stage: int) -> float:
     settings = root["trainer"]["noise_injection"]
-    found = LAYER_INDEX.search(module)
-    layer = int(found[1]) if found else None
+    actual = LAYER_INDEX.search(module)
+    layer = int(actual[1]) if actual else None
     if not settings["enabled"] or not hit(settings, module):
         return 0.0
     if settings.get("target_layers") is not None and layer not in settings["target_layers"]:
@@ -49,9 +49,9 @@ def verl_rin(root: Mapping[str, Any], module: str, stage: int) -> float:
     multiplier = 1.0
     own = settings.get("layer_sigma_config")
     if own and own["enabled"]:
-        found = LAYER_INDEX.search(module)
+        actual = LAYER_INDEX.search(module)
         by_layer = {str(k): v for k, v in own["layer_multipliers"].items()}
-        layer = found[1] if found else None
+        layer = actual[1] if actual else None
         multiplier = by_layer.get(layer, own["default_multiplier"])
     return float(multiplier * sigma_of_stage(settings, stage))
 

@@ -65,9 +65,9 @@ def test_every_norm_gets_its_sigma_in_every_stage(consumer: str, form: str) -> N
         root = parsed(config, consumer, form)
         for layer, module in modules_of(NAMED):
             for stage in range(10):
-                found = INJECTORS[consumer](root, module, stage)
+                actual = INJECTORS[consumer](root, module, stage)
                 expected = expected_sigma(config, layer, stage)
-                assert found == pytest.approx(expected, rel=1e-12), (config.label, module, stage)
+                assert actual == pytest.approx(expected, rel=1e-12), (config.label, module, stage)
 
 
 def qwen_norms() -> Iterator[tuple[int | None, str]]:
@@ -80,8 +80,8 @@ def test_without_module_names_verl_spares_what_is_not_named() -> None:
     for config in configurations(REFERENCE):
         root = parsed(config, "verl-rin", "yaml")
         for layer, module in qwen_norms():
-            found = injectors.verl_rin(root, module, 1)
-            assert found == pytest.approx(expected_sigma(config, layer, 1), rel=1e-12)
+            actual = injectors.verl_rin(root, module, 1)
+            assert actual == pytest.approx(expected_sigma(config, layer, 1), rel=1e-12)
 
 
 def test_multipliers_alone_spare_the_layers_that_get_no_noise() -> None:
@@ -91,8 +91,8 @@ def test_multipliers_alone_spare_the_layers_that_get_no_noise() -> None:
     del root["trainer"]["noise_injection"]["target_layers"]
     for layer, module in qwen_norms():
         if layer is not None:
-            found = injectors.guide(root, module, 1)
-            assert found == pytest.approx(expected_sigma(config, layer, 1), rel=1e-12)
+            actual = injectors.guide(root, module, 1)
+            assert actual == pytest.approx(expected_sigma(config, layer, 1), rel=1e-12)
 
 
 def test_tiers_of_different_shapes_are_one_document_each_in_the_guide_s_form() -> None:

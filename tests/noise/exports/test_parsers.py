@@ -60,9 +60,9 @@ def through_bash(pasted: str) -> list[str]:
 
 
 def composed(arguments: list[str]) -> dict[str, Any]:
-    found = OmegaConf.to_container(compose("ppo_trainer", arguments), resolve=True)
-    assert isinstance(found, dict)
-    return {str(key): value for key, value in found.items()}
+    actual = OmegaConf.to_container(compose("ppo_trainer", arguments), resolve=True)
+    assert isinstance(actual, dict)
+    return {str(key): value for key, value in actual.items()}
 
 
 CONFIGS = [
@@ -84,11 +84,11 @@ def test_hydra_takes_every_override_through_a_shell(
     assert all(argument.startswith("++trainer.noise_injection.") for argument in arguments)
     for argument in arguments:
         composed([argument])
-    found = composed(arguments)
-    assert found["trainer"]["project_name"] == "mine"
+    actual = composed(arguments)
+    assert actual["trainer"]["project_name"] == "mine"
     expected = yaml.safe_load(export(config, consumer, "yaml"))["trainer"]["noise_injection"]
     merged = yaml.safe_load(BASE)["trainer"]["noise_injection"] | expected
-    assert found["trainer"]["noise_injection"] == merged
+    assert actual["trainer"]["noise_injection"] == merged
 
 
 @pytest.mark.parametrize("consumer", ["guide", "verl-rin"])
@@ -105,8 +105,8 @@ def test_hydra_does_refuse_what_is_never_written(base: Path) -> None:
 
 
 def test_the_command_keeps_what_stands_before_it() -> None:
-    found = through_bash("trainer.n_gpus_per_node=8 \\\n" + export(CONFIGS[0], form="overrides"))
-    assert found[:2] == ["trainer.n_gpus_per_node=8", "++trainer.noise_injection.enabled=True"]
+    actual = through_bash("trainer.n_gpus_per_node=8 \\\n" + export(CONFIGS[0], form="overrides"))
+    assert actual[:2] == ["trainer.n_gpus_per_node=8", "++trainer.noise_injection.enabled=True"]
 
 
 @dataclass
@@ -159,9 +159,9 @@ def test_a_hostile_name_stays_one_text_in_every_form(base: Path, text: str) -> N
     pasted = to_overrides(tree, [text])
     arguments = through_bash(pasted)
     assert len(arguments) == 2
-    found = OmegaConf.to_container(compose("ppo_trainer", arguments), resolve=False)
-    assert isinstance(found, dict)
-    assert found["trainer"]["noise_injection"]["target_modules"] == [text]
+    actual = OmegaConf.to_container(compose("ppo_trainer", arguments), resolve=False)
+    assert isinstance(actual, dict)
+    assert actual["trainer"]["noise_injection"]["target_modules"] == [text]
 
 
 @pytest.mark.parametrize("consumer", ["guide", "verl-rin"])
