@@ -126,7 +126,7 @@ def scan(
     Prints tables and writes the scan as JSON.
     """
     from srdd.cli.output import free_target
-    from srdd.measurement.plan import Plan, check_batch_size
+    from srdd.measurement.plan import Plan
 
     plan = Plan.of(
         formats=format,
@@ -135,7 +135,7 @@ def scan(
         exclude=exclude,
         rounding=rounding,
         max_length=max_length,
-        batch_size=check_batch_size(batch_size),
+        batch_size=batch_size,
         apply_chat_template=apply_chat_template,
         skip_first_token=skip_first_token,
         thresholds=parse_thresholds(threshold),

@@ -17,7 +17,7 @@ from srdd.measurement.forward import run_halving
 from srdd.measurement.listener import Listener
 from srdd.measurement.plan import Plan
 from srdd.measurement.tallies import NOT_COUNTED
-from srdd.model.linears import stacked_in, weight_of
+from srdd.model.linears import find_weights, weight_of
 from srdd.model.running import device_of, evaluating
 from srdd.model.structure import Structure
 from srdd.prompts.batches import Batch, TokenizedPrompts, make_batches
@@ -27,18 +27,12 @@ def _points(model: nn.Module, structure: Structure, plan: Plan) -> Iterator[Poin
     for layer in structure.layers:
         if "output" in plan.sites:
             yield Point(layer.index, "output", layer.name, layer.module)
+    for weight in find_weights(model, structure, plan.selection):
+        name, key = weight.place
+        module, stacked = model.get_submodule(name), weight.data.ndim == 3
         for site in ("input", "linear"):
-            if site not in plan.sites:
-                continue
-            for linear in layer.linears:
-                if plan.selection.takes(linear.name):
-                    module = model.get_submodule(linear.name)
-                    yield Point(layer.index, site, linear.name, module)
-            for stack in layer.stacked:
-                module = model.get_submodule(stack)
-                for key, _ in stacked_in(module):
-                    if plan.selection.takes(name := f"{stack}.{key}"):
-                        yield Point(layer.index, site, name, module, key)
+            if site in plan.sites:
+                yield Point(weight.layer, site, weight.name, module, key if stacked else None)
 
 
 def measure_activations(
@@ -57,7 +51,7 @@ def measure_activations(
         InputError: a single prompt does not fit into memory.
     """
     points = list(_points(model, structure, plan))
-    capture = Capture(points, plan.specs, rounding=plan.rounding, seed=plan.seed)
+    capture = Capture(points, plan)
     device = device_of(model)
     if "linear" in plan.sites:
         listener.inform(_cost(points, tokenized.tokens, len(plan.specs)))

@@ -16,7 +16,7 @@ nobody reads (srdd.measurement.tallies), since selecting rows would wait for the
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +26,8 @@ from torch import nn
 
 from srdd.documents.records import Measured, unseen_experts
 from srdd.documents.scan import Operands
+from srdd.measurement.calls import first_float
+from srdd.measurement.plan import Plan
 from srdd.measurement.products import product_sums
 from srdd.measurement.tallies import NOT_COUNTED, Rows, Tally
 from srdd.model.experts import Product, one_by_one, watching
@@ -59,25 +61,11 @@ class Point:
 Key = tuple[Point, FormatSpec, Operands | None]
 
 
-def _hidden_states(output: object) -> torch.Tensor | None:
-    """The hidden states in what a layer returns: a tensor, or the first in a tuple or mapping."""
-    if isinstance(output, torch.Tensor):
-        return output if output.is_floating_point() else None
-    if isinstance(output, Mapping):
-        output = tuple(output.values())
-    if isinstance(output, Sequence) and not isinstance(output, str):
-        for part in output:
-            hidden = _hidden_states(part)
-            if hidden is not None:
-                return hidden
-    return None
-
-
 class Capture:
-    """Measures a set of points in a set of formats while batches run through the model.
+    """Measures points in a plan's formats while batches run through the model.
 
     Example:
-        capture = Capture(points, specs, rounding="even")
+        capture = Capture(points, plan)
         with capture.hooked():
             for batch in batches:
                 with capture.batch(replicates, keys):
@@ -85,18 +73,9 @@ class Capture:
         capture.measured()
     """
 
-    def __init__(
-        self,
-        points: Sequence[Point],
-        specs: Sequence[FormatSpec],
-        *,
-        rounding: str = "even",
-        seed: int = 0,
-    ) -> None:
-        self._points = tuple(points)
-        self._specs = tuple(specs)
-        self._rounding = rounding
-        self._seed = seed
+    def __init__(self, points: Sequence[Point], plan: Plan) -> None:
+        self._points = points
+        self._plan = plan
         self._totals: dict[Key, Tally] = {}
         self._current: dict[Key, Tally] | None = None
         """Sums of the batch that is running; None between batches."""
@@ -141,10 +120,9 @@ class Capture:
         try:
             yield
             for key, tally in self._current.items():
-                if key in self._totals:
-                    self._totals[key].merge(tally)
-                else:
-                    self._totals[key] = tally
+                total = self._totals.setdefault(key, tally)
+                if total is not tally:
+                    total.merge(tally)
         finally:
             self._current = None
 
@@ -153,12 +131,12 @@ class Capture:
 
             def after(module: nn.Module, given: object, output: object) -> None:
                 if self._current is not None:
-                    self._measure(point, _hidden_states(output))
+                    self._measure(point, first_float(output))
 
             return point.module.register_forward_hook(after)
 
         def before(module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
-            hidden = _hidden_states((*given, *named.values()))
+            hidden = first_float((*given, *named.values()))
             if self._current is None:
                 return
             if point.site == "linear":
@@ -227,21 +205,19 @@ class Capture:
             rows = rows.float()
         replicate, keys = self._rows.on(rows.device, chosen)
         if keys is not None:  # every tensor draws numbers of its own
-            keys = keys + stream_of(name or point.tensor, self._seed)
+            keys = keys + stream_of(name or point.tensor, self._plan.seed)
         if weight is not None:
             self._widths[point] = rows.shape[-1]
             counts = replicate != NOT_COUNTED
-            products = product_sums(
-                rows, weight, self._specs, self._rounding, keys, self._seed, counts
-            )
+            products = product_sums(rows, weight, self._plan, keys, counts)
             for (spec, operands), sums in products.items():
                 self._add((point, spec, operands), sums, replicate)
             return
-        for spec in self._specs:
+        for spec in self._plan.specs:
             x = rows
             if spec.scale_rule == "tensor":  # its scale is not taken from rows that do not count
                 x = torch.where((replicate != NOT_COUNTED)[:, None], rows, 0)
-            self._add((point, spec, None), row_sums(x, spec, self._rounding, keys), replicate)
+            self._add((point, spec, None), row_sums(x, spec, self._plan.rounding, keys), replicate)
 
     def _unusable_reason(
         self, hidden: torch.Tensor | None, weight: Weight | None, chosen: torch.Tensor | None
@@ -312,5 +288,5 @@ class Capture:
     def _floor_db(self, point: Point, spec: FormatSpec, operands: Operands | None) -> float | None:
         if point not in self._widths:
             return None
-        floor = floor_of(spec, self._rounding, self._widths[point]).sqnr_db
+        floor = floor_of(spec, self._plan.rounding, self._widths[point]).sqnr_db
         return product_floor_db(floor, operands)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
+from srdd.errors import counted
 from srdd.measurement.listener import Listener
 from srdd.model.running import context_of, is_out_of_memory, vocabulary_of
 from srdd.prompts.batches import Batch, TokenizedPrompts, split, tokenize
@@ -40,6 +41,23 @@ def tokenize_for(
     )
 
 
+def warn_of_whole_tensors(formats: Iterable[str], listener: Listener) -> None:
+    """Warn where a format takes its scale from all activations of a batch."""
+    names = [name for name in formats if name.endswith(":tensor")]
+    if names:
+        listener.warn(
+            f"{', '.join(names)} takes each batch of activations as the tensor, so its figures "
+            "depend on the batch size"
+        )
+
+
+def warn_of_left_out(tokenized: TokenizedPrompts, listener: Listener) -> None:
+    """Warn of prompts that are not used, with the reasons."""
+    if tokenized.left_out:
+        reasons = ", ".join(sorted({entry.reason for entry in tokenized.left_out}))
+        listener.warn(f"left out {counted(len(tokenized.left_out), 'prompt')}: {reasons}")
+
+
 def run_halving(
     batch: Batch, run: Callable[[Batch], None], device: torch.device, listener: Listener
 ) -> None:
@@ -53,20 +71,17 @@ def run_halving(
     """
     try:
         run(batch)
+        listener.advanced(batch.tokens)
+        return
     except Exception as error:  # torch says in several ways that memory ran out
         if not is_out_of_memory(error):
             raise
-        failed = True
-    else:
-        failed = False
-        listener.advanced(batch.tokens)
-    if failed:
-        # Outside the handler, whose traceback would keep the failed pass's tensors alive.
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
-        halves = split(batch)
-        listener.warn(
-            f"out of memory at {len(batch.index)} prompts; retrying with {len(halves[0].index)}"
-        )
-        for half in halves:
-            run_halving(half, run, device, listener)
+    # Outside the handler, whose traceback would keep the failed pass's tensors alive.
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    halves = split(batch)
+    listener.warn(
+        f"out of memory at {len(batch.index)} prompts; retrying with {len(halves[0].index)}"
+    )
+    for half in halves:
+        run_halving(half, run, device, listener)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 from srdd.errors import UsageError, unknown_name
 from srdd.model.selection import Selection
@@ -17,11 +17,13 @@ from srdd.numerics.formats import FormatSpec, check_rounding, check_seed, parse_
 from srdd.numerics.metrics import Thresholds
 from srdd.numerics.sites import check_sites, needs_prompts
 
+if TYPE_CHECKING:
+    from typing import Unpack
+
 DEFAULT_FORMATS = ("mxfp4",)
 DEFAULT_SITES = ("output", "input")
 
-Kl = Literal["estimate", "direct"]
-KL: tuple[Kl, ...] = ("estimate", "direct")
+KL = ("estimate", "direct")
 """How the sensitivity is measured: in one pass for all, or each change on its own."""
 
 KL_SAMPLES = 4
@@ -31,6 +33,25 @@ error of sqrt(2 / (79 * 4)) = 8 %."""
 KL_CHECK = 8
 
 BatchSize = int | Literal["auto"]
+
+
+class Options(TypedDict, total=False):
+    """The options of a scan as `srdd.scan_model` takes them; `Plan` says what they mean."""
+
+    formats: str | Sequence[str]
+    sites: str | Sequence[str]
+    include: Sequence[str]
+    exclude: Sequence[str]
+    rounding: str
+    seed: int
+    batch_size: BatchSize | str
+    max_length: int | None
+    apply_chat_template: bool | None
+    skip_first_token: bool
+    thresholds: Thresholds | Mapping[str, float] | None
+    kl: bool | str
+    kl_samples: int
+    kl_check: int
 
 
 @dataclass(frozen=True)
@@ -65,52 +86,43 @@ class Plan:
     chat_template: bool | None
     skip_first_token: bool
     thresholds: Thresholds
-    kl: Kl | None = None
-    kl_samples: int = KL_SAMPLES
-    kl_check: int = KL_CHECK
+    kl: str | None
+    kl_samples: int
+    kl_check: int
 
     @classmethod
-    def of(
-        cls,
-        *,
-        formats: str | Sequence[str] = DEFAULT_FORMATS,
-        sites: str | Sequence[str] = DEFAULT_SITES,
-        include: Sequence[str] = (),
-        exclude: Sequence[str] = (),
-        rounding: str = "even",
-        seed: int = 0,
-        batch_size: BatchSize = "auto",
-        max_length: int | None = None,
-        apply_chat_template: bool | None = None,
-        skip_first_token: bool = False,
-        thresholds: Thresholds | Mapping[str, float] | None = None,
-        kl: bool | str = False,
-        kl_samples: int = KL_SAMPLES,
-        kl_check: int = KL_CHECK,
-    ) -> Plan:
-        """A plan from the arguments of `srdd.scan_model`, checked.
+    def of(cls, **options: Unpack[Options]) -> Plan:
+        """A plan from the options of `srdd.scan_model`, checked, with defaults for the rest.
 
-        Arguments:
-            formats: `mxfp4`, with a scale rule `mxfp4:even`, or a group such as `4bit`.
-            thresholds: by name; the defaults of srdd.numerics.metrics.Thresholds for the rest.
+        `formats` are names such as `mxfp4`, with a scale rule `mxfp4:even`, or a group such as
+        `4bit`; `thresholds` may name some metrics only; `batch_size` may be a number as text.
 
         Raises:
-            UsageError: an unknown format, site, rounding or threshold; a number out of range.
+            UsageError: an unknown option, format, site, rounding or threshold; a number out of
+                range.
         """
+        for name in options:
+            if name not in Options.__annotations__:
+                raise unknown_name("option", name, Options.__annotations__)
+        formats = options.get("formats", DEFAULT_FORMATS)
+        sites = options.get("sites", DEFAULT_SITES)
+        rounding = check_rounding(options.get("rounding", "even"))
         return cls(
             specs=tuple(parse_specs([formats] if isinstance(formats, str) else formats)),
             sites=check_sites([sites] if isinstance(sites, str) else sites),
-            selection=Selection(tuple(include), tuple(exclude)),
-            rounding=check_rounding(rounding),
-            seed=check_seed(seed),
-            batch_size=check_batch_size(batch_size),
-            max_length=check_max_length(max_length),
-            chat_template=apply_chat_template,
-            skip_first_token=skip_first_token,
-            thresholds=check_thresholds(thresholds),
-            kl=_check_kl(kl, rounding),
-            kl_samples=_check_least("--kl-samples", kl_samples, 1),
-            kl_check=_check_least("--kl-check", kl_check, 0),
+            selection=Selection(
+                tuple(options.get("include", ())), tuple(options.get("exclude", ()))
+            ),
+            rounding=rounding,
+            seed=check_seed(options.get("seed", 0)),
+            batch_size=check_batch_size(options.get("batch_size", "auto")),
+            max_length=check_max_length(options.get("max_length")),
+            chat_template=options.get("apply_chat_template"),
+            skip_first_token=options.get("skip_first_token", False),
+            thresholds=_check_thresholds(options.get("thresholds")),
+            kl=_check_kl(options.get("kl", False), rounding),
+            kl_samples=_check_least("--kl-samples", options.get("kl_samples", KL_SAMPLES), 1),
+            kl_check=_check_least("--kl-check", options.get("kl_check", KL_CHECK), 0),
         )
 
     @property
@@ -124,25 +136,22 @@ class Plan:
         return needs_prompts(self.sites) or self.kl is not None
 
 
-def _check_kl(kl: bool | str, rounding: str) -> Kl | None:
-    if kl is False:
-        return None
-    if kl is True:
-        return "estimate"
+def _check_kl(kl: bool | str, rounding: str) -> str | None:
+    if isinstance(kl, bool):
+        return "estimate" if kl else None
+    if kl not in KL:
+        raise unknown_name("way to measure sensitivity", str(kl), KL)
     if kl == "direct" and rounding != "even":
         raise UsageError(
             f"a direct measurement rounds to even, not {rounding}",
             "leave out --rounding, or estimate with --kl",
         )
-    for name in KL:
-        if kl == name:
-            return name
-    raise unknown_name("way to measure sensitivity", str(kl), KL)
+    return kl
 
 
-def _check_least(name: str, value: int, least: int) -> int:
+def _check_least(name: str, value: object, least: int, other: str = "") -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise UsageError(f"{name} is {value!r}", f"use a whole number from {least}")
+        raise UsageError(f"{name} is {value!r}", f"use {other}a whole number from {least}")
     return value
 
 
@@ -156,38 +165,29 @@ def check_batch_size(size: BatchSize | str) -> BatchSize:
         return "auto"
     if isinstance(size, str) and size.isdecimal():
         size = int(size)
-    if isinstance(size, int) and not isinstance(size, bool) and size >= 1:
-        return size
-    raise UsageError(f"--batch-size is {size!r}", "use auto, or a whole number from 1")
+    return _check_least("--batch-size", size, 1, "auto, or ")
 
 
 def check_max_length(length: int | None, least: int = 1) -> int | None:
-    """Give `length` back if so many tokens can be kept of a prompt.
+    """Give `length` back if so many tokens can be kept of a prompt; None keeps all.
 
     Raises:
         UsageError: it is below `least`.
     """
-    if length is not None and length < least:
-        raise UsageError(f"--max-length is {length}", f"use --max-length {least} or more")
-    return length
+    return None if length is None else _check_least("--max-length", length, least)
 
 
-def check_thresholds(given: Thresholds | Mapping[str, float] | None) -> Thresholds:
-    """Thresholds with the defaults where none is given.
-
-    Raises:
-        UsageError: an unknown metric; a fraction outside 0 ... 1; a value that is not finite.
-    """
-    defaults = Thresholds()
+def _check_thresholds(given: Thresholds | Mapping[str, float] | None) -> Thresholds:
+    """Thresholds with the defaults where none is given; fractions are checked to be fractions."""
     values = asdict(given) if isinstance(given, Thresholds) else dict(given or {})
+    highest = {"sqnr_db": math.inf, "deadzone": 1, "saturation": 1, "relative_error": math.inf}
     for name, value in values.items():
-        if name not in asdict(defaults):
-            raise unknown_name("threshold", name, asdict(defaults))
+        if name not in highest:
+            raise unknown_name("threshold", name, highest)
         if not math.isfinite(value):
             raise UsageError(f"--threshold {name}={value} has no number", f"write {name}=0.1")
-        fraction = name in ("deadzone", "saturation")
-        if (fraction and not 0 <= value <= 1) or (name == "relative_error" and value < 0):
+        if value > highest[name] or (name != "sqnr_db" and value < 0):
             raise UsageError(
                 f"--threshold {name}={value:g} is not a fraction", f"5 % is written {name}=0.05"
             )
-    return replace(defaults, **values)
+    return replace(Thresholds(), **values)

@@ -19,12 +19,13 @@ Where the errors of both operands are independent, their energies add.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from srdd.documents.scan import Operands
+from srdd.measurement.plan import Plan
 from srdd.model.linears import Weight
 from srdd.numerics.formats import FormatSpec
 from srdd.numerics.kernels import quantize
@@ -39,23 +40,15 @@ Key = tuple[FormatSpec, Operands]
 
 @torch.no_grad()
 def product_sums(
-    x: Tensor,
-    weight: Weight,
-    specs: Sequence[FormatSpec],
-    rounding: str,
-    keys: Tensor | None,
-    seed: int,
-    counts: Tensor | None = None,
+    x: Tensor, weight: Weight, plan: Plan, keys: Tensor | None, counts: Tensor | None = None
 ) -> Mapping[Key, Tensor]:
     """Sums of the error of x W^T, for each format and choice of quantized operands.
 
     Arguments:
         x: (tokens, in), of a dtype that kernels take; `in` is the weight's.
         weight: of a single linear, usable.
-        specs: formats of both operands.
-        rounding: of srdd.numerics.formats.ROUNDINGS.
+        plan: with the formats of both operands, the rounding, and the seed of the weight's.
         keys: (tokens,) int64, for the stochastic rounding of x, as in `kernels.row_sums`.
-        seed: for the stochastic rounding of the weight.
         counts: (tokens,) bool, which rows count; the others have no part in a scale over the whole
             of x. None: all.
 
@@ -66,26 +59,22 @@ def product_sums(
     keys = torch.arange(len(x), device=device) if keys is None else keys.to(device)
     wide = x.to(device).float()
     dx = {}
-    for spec in specs:
+    for spec in plan.specs:
         kept = wide
         if spec.scale_rule == "tensor" and counts is not None:
             kept = torch.where(counts.to(device)[:, None], wide, 0)
-        dx[spec] = quantize(kept, spec, rounding, keys) - kept
+        dx[spec] = quantize(kept, spec, plan.rounding, keys) - kept
     result: dict[Key, Tensor] = {}
-    # A scale over the whole tensor needs all of it at once.
-    for whole in (False, True):
-        taken = [spec for spec in specs if (spec.scale_rule == "tensor") == whole]
-        for done, part in weight.slices(whole) if taken else ():
-            w = part.to(device).float().contiguous()
-            rows = weight.keys(done, len(part), seed).to(device)
-            y = wide @ w.t()
-            for spec in taken:
-                dw = quantize(w, spec, rounding, rows) - w
-                by_weight, by_input = wide @ dw.t(), dx[spec] @ w.t()
-                by_both = (dx[spec] @ dw.t()).add_(by_weight).add_(by_input)
-                for operands, error in zip(OPERANDS, (by_weight, by_input, by_both), strict=True):
-                    sums, key = _sums(y, error), (spec, operands)
-                    result[key] = result[key] + sums if key in result else sums
+    for part, draws, specs in weight.parts(plan.specs, plan.seed):
+        w = part.to(device).float().contiguous()
+        y = wide @ w.t()
+        for spec in specs:
+            dw = quantize(w, spec, plan.rounding, draws.to(device)) - w
+            by_weight, by_input = wide @ dw.t(), dx[spec] @ w.t()
+            by_both = (dx[spec] @ dw.t()).add_(by_weight).add_(by_input)
+            for operands, error in zip(OPERANDS, (by_weight, by_input, by_both), strict=True):
+                sums, key = _sums(y, error), (spec, operands)
+                result[key] = result[key] + sums if key in result else sums
     for sums in result.values():
         sums[:, INDEX["tokens"]] = 1.0
     return result

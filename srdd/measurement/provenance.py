@@ -27,14 +27,27 @@ class Origin:
     notes: tuple[str, ...] = ()
 
 
+def describe(model: nn.Module, tokenizer: Any, weights: str, origin: Origin) -> dict[str, Any]:
+    """What every document says of a model; `weights` is their fingerprint."""
+    words = len(tokenizer) if hasattr(tokenizer, "__len__") else 0
+    return {
+        "name": origin.name,
+        "source": origin.source,
+        "revision": origin.revision,
+        "fingerprint": weights,
+        "architecture": type(model).__name__,
+        "dtype": str(getattr(model, "dtype", None) or next(model.parameters()).dtype).removeprefix(
+            "torch."
+        ),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "tokenizer": None if tokenizer is None else f"{type(tokenizer).__name__} of {words} tokens",
+    }
+
+
 def describe_model(
     model: nn.Module, tokenizer: Any, structure: Structure, weights: str, origin: Origin
 ) -> schema.Model:
-    """The model's part of the document; `weights` is their fingerprint, `tokenizer` may be None."""
-    config: Any = getattr(model, "config", None)
-    first = next(model.parameters())
-    words = len(tokenizer) if hasattr(tokenizer, "__len__") else 0
-
+    """The model's part of a scan; `tokenizer` may be None."""
     owners: dict[object, str] = {}
 
     def tied_to(name: str) -> str | None:
@@ -44,7 +57,7 @@ def describe_model(
         owner = owners.setdefault((not weight.is_meta and weight.data_ptr()) or id(weight), name)
         return None if owner == name else owner
 
-    def describe(layer: DecoderLayer) -> schema.Layer:
+    def layer_of(layer: DecoderLayer) -> schema.Layer:
         return schema.Layer(
             index=layer.index,
             name=layer.name,
@@ -62,18 +75,11 @@ def describe_model(
         )
 
     return schema.Model(
-        name=origin.name,
-        source=origin.source,
-        revision=origin.revision,
-        fingerprint=weights,
-        architecture=type(model).__name__,
-        model_type=str(getattr(config, "model_type", "unknown")),
-        dtype=str(getattr(model, "dtype", first.dtype)).removeprefix("torch."),
-        parameters=sum(p.numel() for p in model.parameters()),
+        **describe(model, tokenizer, weights, origin),
+        model_type=str(getattr(getattr(model, "config", None), "model_type", "unknown")),
         hidden_size=int(getattr(text_config(model), "hidden_size", 0) or 0),
-        tokenizer=None if tokenizer is None else f"{type(tokenizer).__name__} of {words} tokens",
         decoder=structure.decoder,
-        layers=[describe(layer) for layer in structure.layers],
+        layers=[layer_of(layer) for layer in structure.layers],
         other_norms=[schema.Norm(**asdict(norm)) for norm in structure.other_norms],
     )
 

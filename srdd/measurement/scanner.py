@@ -7,28 +7,21 @@ structure ──► activations (prompts) ──► sums ──► records ─�
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from srdd.documents import scan as schema
 from srdd.documents.records import Measured, build, prompt_warnings
-from srdd.errors import UsageError, counted
+from srdd.errors import UsageError
 from srdd.measurement.activations import measure_activations
-from srdd.measurement.forward import tokenize_for
+from srdd.measurement.forward import tokenize_for, warn_of_left_out, warn_of_whole_tensors
 from srdd.measurement.listener import Listener, listening
-from srdd.measurement.plan import (
-    DEFAULT_FORMATS,
-    DEFAULT_SITES,
-    KL_CHECK,
-    KL_SAMPLES,
-    BatchSize,
-    Plan,
-)
+from srdd.measurement.plan import Options, Plan
 from srdd.measurement.provenance import Origin, describe_model, versions
 from srdd.measurement.weights import measure_weights
 from srdd.model.fingerprint import fingerprint
@@ -37,11 +30,13 @@ from srdd.model.precision import check_full_precision
 from srdd.model.running import device_of
 from srdd.model.structure import find_structure
 from srdd.numerics.kernels import kernel_name
-from srdd.numerics.metrics import Thresholds
 from srdd.numerics.sites import needs_prompts
 from srdd.numerics.sums import INDEX
 from srdd.prompts.batches import NO_PROMPTS, TokenizedPrompts
 from srdd.prompts.reading import PromptSet
+
+if TYPE_CHECKING:
+    from typing import Unpack
 
 __all__ = ["Listener", "Origin", "scan_model"]
 
@@ -51,22 +46,9 @@ def scan_model(
     tokenizer: Any = None,
     prompts: PromptSet | Sequence[Any] | None = None,
     *,
-    formats: str | Sequence[str] = DEFAULT_FORMATS,
-    sites: str | Sequence[str] = DEFAULT_SITES,
-    include: Sequence[str] = (),
-    exclude: Sequence[str] = (),
-    rounding: str = "even",
-    max_length: int | None = None,
-    batch_size: BatchSize = "auto",
-    apply_chat_template: bool | None = None,
-    skip_first_token: bool = False,
-    thresholds: Thresholds | Mapping[str, float] | None = None,
-    seed: int = 0,
-    kl: bool | str = False,
-    kl_samples: int = KL_SAMPLES,
-    kl_check: int = KL_CHECK,
     origin: Origin | None = None,
     listener: Listener | None = None,
+    **options: Unpack[Options],
 ) -> schema.Scan:
     """Measure what quantization does inside a model, in one pass over the prompts.
 
@@ -102,24 +84,8 @@ def scan_model(
         InputError: no decoder stack, no usable prompt, non-finite weights, too little memory for a
             single prompt, or a model that is quantized already.
     """
-    plan = Plan.of(
-        formats=formats,
-        sites=sites,
-        include=include,
-        exclude=exclude,
-        rounding=rounding,
-        max_length=max_length,
-        batch_size=batch_size,
-        apply_chat_template=apply_chat_template,
-        skip_first_token=skip_first_token,
-        thresholds=thresholds,
-        seed=seed,
-        kl=kl,
-        kl_samples=kl_samples,
-        kl_check=kl_check,
-    )
     with listening(listener) as hearing:
-        return measure_model(model, tokenizer, prompts, plan, hearing, origin)
+        return measure_model(model, tokenizer, prompts, Plan.of(**options), hearing, origin)
 
 
 def measure_model(
@@ -156,7 +122,7 @@ def measure_model(
     plan.selection.check(weight.name for weight in find_weights(model, structure))
     tokenized = NO_PROMPTS
     if plan.needs_prompts:
-        _warn_of_whole_tensors(plan, listener)
+        warn_of_whole_tensors(plan.formats, listener)
         tokenized = tokenize_for(model, tokenizer, prompts, plan.max_length, plan.chat_template)
     weights = fingerprint(model)
 
@@ -230,30 +196,19 @@ def measure_model(
     )
 
 
-def _warn_of_whole_tensors(plan: Plan, listener: Listener) -> None:
-    whole = [str(spec) for spec in plan.specs if spec.scale_rule == "tensor"]
-    if whole:
-        listener.warn(
-            f"{', '.join(whole)} takes each batch of activations as the tensor, so its figures "
-            "depend on the batch size"
-        )
-
-
 def _warn_of_results(
     measured: Sequence[Measured], tokenized: TokenizedPrompts, listener: Listener
 ) -> None:
     """Warn of what a reader of the figures should know first."""
-    broken = {one.tensor: int(one.replicates[:, INDEX["nonfinite"]].sum()) for one in measured}
-    broken = {name: count for name, count in broken.items() if count}
+    counts = {each.tensor: int(each.replicates[:, INDEX["nonfinite"]].sum()) for each in measured}
+    broken = {name: count for name, count in counts.items() if count}
     if broken:
-        first = next(iter(broken))
         listener.warn(
-            f"NON-FINITE VALUES: {sum(broken.values()):,} NaN or infinite values in {len(broken)} "
-            f"of the measured tensors, {first} first; they are left out of every figure"
+            f"NON-FINITE VALUES: {sum(broken.values()):,} NaN or infinite values in "
+            f"{len(broken)} of the measured tensors, {next(iter(broken))} first; "
+            "they are left out of every figure"
         )
-    if tokenized.left_out:
-        reasons = ", ".join(sorted({entry.reason for entry in tokenized.left_out}))
-        listener.warn(f"left out {counted(len(tokenized.left_out), 'prompt')}: {reasons}")
+    warn_of_left_out(tokenized, listener)
     if tokenized.ids:
         for sentence in prompt_warnings(measured, len(tokenized.ids)):
             listener.warn(sentence)

@@ -22,15 +22,11 @@ from srdd.numerics.kernels import row_sums
 
 def _measure(weight: Weight, plan: Plan) -> list[Measured]:
     tallies: dict[FormatSpec, Tally] = {}
-    # Where the whole tensor shares a scale, a slice would be taken for the tensor.
-    for whole in (False, True):
-        specs = [spec for spec in plan.specs if (spec.scale_rule == "tensor") == whole]
-        for done, part in weight.slices(whole) if specs else ():
-            keys = weight.keys(done, len(part), plan.seed)
-            for spec in specs:
-                rows = row_sums(part, spec, plan.rounding, keys)
-                replicate = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
-                tallies.setdefault(spec, Tally(rows.device)).add(rows, replicate)
+    for part, keys, specs in weight.parts(plan.specs, plan.seed):
+        for spec in specs:
+            rows = row_sums(part, spec, plan.rounding, keys)
+            replicate = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
+            tallies.setdefault(spec, Tally(rows.device)).add(rows, replicate)
     return [
         Measured(weight.layer, "weight", weight.name, (), spec, **tallies[spec].read())
         for spec in plan.specs
@@ -38,10 +34,7 @@ def _measure(weight: Weight, plan: Plan) -> list[Measured]:
 
 
 def measure_weights(
-    model: nn.Module,
-    structure: Structure,
-    plan: Plan,
-    listener: Listener,
+    model: nn.Module, structure: Structure, plan: Plan, listener: Listener
 ) -> tuple[list[Measured], dict[tuple[str, str], str]]:
     """Measure every linear weight of the decoder layers.
 
@@ -66,5 +59,6 @@ def measure_weights(
             readers[key].append(weight.name)
         else:
             readers[key] = []
-            measured += [(key, one) for one in _measure(weight, plan)]
-    return [replace(one, shared_with=tuple(readers[key])) for key, one in measured], not_measured
+            measured += [(key, each) for each in _measure(weight, plan)]
+    records = [replace(each, shared_with=tuple(readers[key])) for key, each in measured]
+    return records, not_measured

@@ -9,7 +9,7 @@ model. The experts of a mixture are often stacked in one parameter, (experts, ou
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +17,7 @@ from torch import nn
 
 from srdd.model.selection import Selection
 from srdd.model.structure import Structure, is_transposed
+from srdd.numerics.formats import FormatSpec
 from srdd.numerics.kernels import DTYPES
 
 SLICE = 1 << 22
@@ -58,6 +59,14 @@ class Weight:
         rows, columns = self.data.shape[-2:]
         return (columns, rows) if self.transposed else (rows, columns)
 
+    @property
+    def place(self) -> tuple[str, str]:
+        """The module's name and the key of the parameter in it."""
+        if self.data.ndim == 2:
+            return self.name, "weight"
+        module, _, key = self.name.rpartition(".")
+        return module, key
+
     def unusable_reason(self) -> str | None:
         """Why it cannot be measured; None where it can."""
         if self.data.is_meta:
@@ -90,6 +99,20 @@ class Weight:
         """What stochastic rounding draws from for `count` rows from row `first` on, int64."""
         rows = torch.arange(first, first + count, device=self.data.device)
         return rows + stream_of(self.name, seed)
+
+    def parts(
+        self, specs: Sequence[FormatSpec], seed: int
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor, list[FormatSpec]]]:
+        """`slices` for each format, whole ones for those whose scale is over the whole tensor.
+
+        Yields:
+            (rows, in); (rows,) int64, what stochastic rounding of them draws from; and the formats
+            that are due for them.
+        """
+        for whole in (False, True):
+            due = [spec for spec in specs if (spec.scale_rule == "tensor") == whole]
+            for done, part in self.slices(whole) if due else ():
+                yield part, self.keys(done, len(part), seed), due
 
 
 def stream_of(name: str, seed: int) -> int:

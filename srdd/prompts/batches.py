@@ -14,11 +14,12 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
 
-from srdd.errors import InputError, SrddError, UsageError
+from srdd.errors import InputError, UsageError
 from srdd.prompts.fingerprints import prompt_fingerprint, set_fingerprint
 from srdd.prompts.reading import Prompt, PromptSet
 
@@ -48,7 +49,6 @@ class TokenizedPrompts:
         source: as in PromptSet.
         index: global index of each prompt, ascending, with gaps where a prompt was left out.
         ids: token ids of each prompt, at least one.
-        fingerprints: of each prompt, as `prompt_fingerprint` gives them.
         truncated: how many prompts were cut to the maximal length.
         left_out: the prompts that aren't here.
         chat_template: whether any of them went through the tokenizer's chat template.
@@ -58,11 +58,15 @@ class TokenizedPrompts:
     source: str
     index: tuple[int, ...]
     ids: tuple[tuple[int, ...], ...]
-    fingerprints: tuple[str, ...]
     truncated: int
     left_out: tuple[LeftOut, ...]
     chat_template: bool = False
     pad_id: int = 0
+
+    @cached_property
+    def fingerprints(self) -> tuple[str, ...]:
+        """Of each prompt, as `prompt_fingerprint` gives them."""
+        return tuple(map(prompt_fingerprint, self.ids))
 
     @property
     def tokens(self) -> int:
@@ -75,7 +79,7 @@ class TokenizedPrompts:
         return set_fingerprint(self.fingerprints)
 
 
-NO_PROMPTS = TokenizedPrompts("", (), (), (), 0, ())
+NO_PROMPTS = TokenizedPrompts("", (), (), 0, ())
 """What a scan of weights alone is made from."""
 
 
@@ -145,7 +149,7 @@ def tokenize(
     Raises:
         UsageError: `max_length` is above `context`; there is no chat template to apply.
         InputError: no prompt can be used; the chat template rejects a prompt; a token id is outside
-            the vocabulary; there are chats, and the tokenizer has no chat template.
+            the vocabulary.
     """
     if max_length is not None and context is not None and max_length > context:
         raise UsageError(
@@ -158,7 +162,11 @@ def tokenize(
     ]
     # A tokenizer without the attribute formats chats in a way of its own.
     if any(templated) and getattr(tokenizer, "chat_template", "its own") is None:
-        raise _no_template(prompt_set, apply_chat_template)
+        raise UsageError(
+            "the tokenizer has no chat template to apply",
+            "use the instruction-tuned version of the model, name its tokenizer with --tokenizer, "
+            "or join the messages as plain text with --no-chat-template",
+        )
     index, kept, left_out, truncated = [], [], [], 0
     prompts = zip(prompt_set.prompts, templated, strict=True)
     for number, (prompt, with_template) in enumerate(prompts, start=prompt_set.first):
@@ -172,16 +180,25 @@ def tokenize(
             reason = f"longer than the model's context of {context} tokens"
             left_out.append(LeftOut(number, len(ids), reason))
         else:
-            _check_vocabulary(ids, vocab_size, number)
+            if vocab_size is not None and max(ids) >= vocab_size:
+                raise InputError(
+                    f"prompt {number + 1} has token id {max(ids)}, but the model knows only ids "
+                    f"below {vocab_size}: the tokenizer is of another model",
+                    "use the tokenizer that the model was trained with",
+                )
             index.append(number)
             kept.append(ids)
     if not kept:
-        raise _none_left(left_out, context)
+        reasons = Counter(entry.reason for entry in left_out).items()
+        blank = not any(entry.tokens for entry in left_out)
+        raise InputError(
+            f"no prompt is left: {', '.join(f'{count} {reason}' for reason, count in reasons)}",
+            "give prompts that aren't blank" if blank else f"cut them with --max-length {context}",
+        )
     return TokenizedPrompts(
         source=prompt_set.source,
         index=tuple(index),
         ids=tuple(kept),
-        fingerprints=tuple(prompt_fingerprint(ids) for ids in kept),
         truncated=truncated,
         left_out=tuple(left_out),
         chat_template=any(templated),
@@ -228,20 +245,6 @@ def split(batch: Batch) -> tuple[Batch, Batch]:
     return _rows(batch, slice(None, middle)), _rows(batch, slice(middle, None))
 
 
-def _no_template(prompt_set: PromptSet, apply_chat_template: bool | None) -> SrddError:
-    if apply_chat_template:
-        return UsageError(
-            "the tokenizer has no chat template",
-            "leave out --apply-chat-template, or use the instruction-tuned version of the model",
-        )
-    first = next(n for n, each in enumerate(prompt_set.prompts, prompt_set.first) if each.messages)
-    return InputError(
-        f"prompt {first + 1} is a list of chat messages, and the tokenizer has no chat template",
-        "use the instruction-tuned version of the model, name its tokenizer with --tokenizer, "
-        "or join the messages as plain text with --no-chat-template",
-    )
-
-
 def _token_ids(prompt: Prompt, tokenizer: Any, with_template: bool, number: int) -> tuple[int, ...]:
     if not prompt.plain().strip():
         return ()  # a tokenizer's special tokens around nothing are no calibration
@@ -249,39 +252,14 @@ def _token_ids(prompt: Prompt, tokenizer: Any, with_template: bool, number: int)
         # The warning about the tokenizer's own maximum isn't wanted: `context` decides.
         return tuple(tokenizer(prompt.plain(), verbose=False)["input_ids"])
     try:
-        return tuple(
-            tokenizer.apply_chat_template(
-                prompt.chat(), add_generation_prompt=True, tokenize=True, return_dict=False
-            )
-        )
+        options = {"add_generation_prompt": True, "tokenize": True, "return_dict": False}
+        return tuple(tokenizer.apply_chat_template(prompt.chat(), **options))
     except Exception as error:  # a template is a program of the model's author: it raises anything
         raise InputError(
             f"the chat template rejects prompt {number + 1}: {error}",
             "change the roles of that prompt's messages, or join them as plain text with "
             "--no-chat-template",
         ) from error
-
-
-def _check_vocabulary(ids: tuple[int, ...], vocab_size: int | None, number: int) -> None:
-    largest = max(ids)
-    if vocab_size is not None and largest >= vocab_size:
-        raise InputError(
-            f"prompt {number + 1} has token id {largest}, but the model knows only ids below"
-            f" {vocab_size}: the tokenizer is of another model",
-            "use the tokenizer that the model was trained with",
-        )
-
-
-def _none_left(left_out: list[LeftOut], context: int | None) -> InputError:
-    reasons = Counter(entry.reason for entry in left_out)
-    listed = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
-    lengths = [entry.tokens for entry in left_out if entry.tokens]
-    if not lengths:
-        return InputError(f"no prompt is left: {listed}", "give prompts that aren't blank")
-    return InputError(
-        f"no prompt is left: {listed} (the shortest of these has {min(lengths)})",
-        f"cut them with --max-length {context}",
-    )
 
 
 def _is_full(

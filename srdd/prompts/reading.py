@@ -19,11 +19,12 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, TypeAlias
 
@@ -35,9 +36,13 @@ KEYS = ("prompt", "messages", "text")
 TABLE_SUFFIXES = (".csv", ".tsv", ".xls", ".xlsx")
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 
-Lines: TypeAlias = Iterator[tuple[int, str]]
+Lines: TypeAlias = Iterable[tuple[int, str]]
 """Numbered from 1, without their line endings."""
 
+_LINE_HINT = (
+    'put one JSON object such as {"prompt": "Hello"} on each line;'
+    " jq -c '.[]' makes such lines of an array"
+)
 _MESSAGE_HINT = 'write each chat message as {"role": "user", "content": "Hello"}'
 
 
@@ -47,10 +52,6 @@ class Prompt:
 
     text: str | None = None
     messages: tuple[dict[str, str], ...] | None = None
-
-    def __post_init__(self) -> None:
-        if (self.text is None) == (self.messages is None):
-            raise ValueError("a prompt has either text or messages")
 
     def plain(self) -> str:
         """The prompt without a chat template: its text, or its contents joined by newlines."""
@@ -98,8 +99,8 @@ def from_strings(
     """
     if isinstance(prompts, str):
         raise InputError("the prompts are one string, not a list", "pass a list: [prompt]")
-    made = (_prompt(value, f"prompt {number}") for number, value in enumerate(prompts, start=1))
-    return _collect("python", made, limit, skip)
+    checked = (_prompt(value, f"prompt {number}") for number, value in enumerate(prompts, start=1))
+    return _collect("python", checked, limit, skip)
 
 
 def read_prompts(
@@ -127,9 +128,8 @@ def read_prompts(
     """
     keys = KEYS if column is None else (column,)
     if str(path) == "-":
-        name = "standard input"
-        lines = _lines(sys.stdin.buffer if stdin is None else stdin, name)
-        return _collect("stdin", _from_either(lines, name, keys), limit, skip)
+        stream = sys.stdin.buffer if stdin is None else stdin
+        return _collect("stdin", _read(stream, "standard input", "", keys), limit, skip)
     path, name = Path(path), str(path)
     suffix = path.suffix.lower()
     if suffix in TABLE_SUFFIXES:
@@ -139,15 +139,7 @@ def read_prompts(
         )
     try:
         with path.open("rb") as stream:
-            if suffix == ".parquet":
-                prompts = _from_parquet(stream, name, keys)
-            elif suffix in JSON_SUFFIXES:
-                prompts = _from_json(_lines(stream, name), name, keys)
-            elif suffix:
-                prompts = _from_text(_lines(stream, name), name, keys)
-            else:
-                prompts = _from_either(_lines(stream, name), name, keys)
-            return _collect(name, prompts, limit, skip)
+            return _collect(name, _read(stream, name, suffix, keys), limit, skip)
     except OSError as error:
         raise _unreadable(path, error) from error
 
@@ -158,22 +150,17 @@ def _collect(source: str, prompts: Iterator[Prompt], limit: int | None, skip: in
         raise UsageError(f"the limit is {limit} prompts", "use --limit 1 or more, or leave it out")
     if skip < 0:
         raise UsageError(f"{skip} prompts cannot be skipped", "use --skip 0 or more")
-    seen, taken = 0, []
-    for prompt in prompts:
-        seen += 1
-        if seen > skip:
-            taken.append(prompt)
-            if len(taken) == limit:
-                break
-    if not seen:
+    skipped = sum(1 for _ in islice(prompts, skip))
+    taken = tuple(islice(prompts, limit))
+    if not taken and not skipped:
         raise InputError(f"{source} has no prompts", "give at least one prompt that isn't blank")
     if not taken:
-        problem = f"skipping {skip} of the prompts leaves none: {source} has {seen}"
-        raise InputError(problem, f"use --skip {seen - 1} or less")
-    return PromptSet(source, tuple(taken), skip)
+        problem = f"skipping {skip} of the prompts leaves none: {source} has {skipped}"
+        raise InputError(problem, f"use --skip {skipped - 1} or less")
+    return PromptSet(source, taken, skip)
 
 
-def _lines(stream: IO[bytes], name: str) -> Lines:
+def _lines(stream: IO[bytes], name: str) -> Iterator[tuple[int, str]]:
     """The lines that aren't blank; only a newline ends one, as U+2028 may be part of a prompt."""
     offset = 0
     for number, line in enumerate(stream, start=1):
@@ -203,36 +190,29 @@ def _binary(name: str) -> InputError:
     )
 
 
-def _from_text(lines: Lines, name: str, keys: Sequence[str]) -> Iterator[Prompt]:
+def _read(stream: IO[bytes], name: str, suffix: str, keys: Sequence[str]) -> Iterator[Prompt]:
+    """The prompts of a stream; without a suffix, the first line shows what it is."""
+    if suffix == ".parquet":
+        return _from_parquet(stream, name, keys)
+    lines = _lines(stream, name)
+    first = [] if suffix else list(islice(lines, 1))
+    if suffix in JSON_SUFFIXES or any(line.lstrip()[0] == "{" for _, line in first):
+        return _from_json(chain(first, lines), name, keys)
     if keys != KEYS:
         raise UsageError(f"{name} is plain text, which has no columns", "leave out --prompt-column")
-    return (Prompt(text=line) for _, line in lines)
-
-
-def _from_either(lines: Lines, name: str, keys: Sequence[str]) -> Iterator[Prompt]:
-    """JSON Lines or text, whichever the first line looks like."""
-    for first in lines:
-        whole = chain([first], lines)
-        read = _from_json if first[1].lstrip()[0] == "{" else _from_text
-        yield from read(whole, name, keys)
+    return (Prompt(text=line) for _, line in chain(first, lines))
 
 
 def _from_json(lines: Lines, name: str, keys: Sequence[str] = KEYS) -> Iterator[Prompt]:
-    hint = (
-        'put one JSON object such as {"prompt": "Hello"} on each line;'
-        " jq -c '.[]' makes such lines of an array"
-    )
     for number, line in lines:
         where = f"line {number} of {name}"
         try:
             record = json.loads(line)
-        except json.JSONDecodeError as error:
-            problem = f"{where} is not valid JSON: {error.msg} (column {error.colno})"
-            raise InputError(problem, hint) from error
-        except (ValueError, RecursionError) as error:  # a number or a nesting without end
-            raise InputError(f"{where} is not usable JSON: {error}", hint) from error
+        except (ValueError, RecursionError) as error:  # also a number or a nesting without end
+            problem = re.sub(r": line 1 column (\d+).*", r" (column \1)", str(error))
+            raise InputError(f"{where} is not valid JSON: {problem}", _LINE_HINT) from error
         if not isinstance(record, dict):
-            raise InputError(f"{where} is {_kind(record)}, not a JSON object", hint)
+            raise InputError(f"{where} is {_kind(record)}, not a JSON object", _LINE_HINT)
         yield _prompt_of(record, where, keys)
 
 
@@ -254,12 +234,11 @@ def _from_parquet(stream: IO[bytes], name: str, keys: Sequence[str]) -> Iterator
                 f"{name} has no column with prompts: its columns are {_listed(columns)}",
                 f"name the column one of: {', '.join(KEYS)}, or give --prompt-column",
             )
-        row = 0
         # Small batches: a limit of eight must not cost the decoding of a whole row group.
-        for batch in table.iter_batches(batch_size=64, columns=[column]):
-            for value in batch.column(0).to_pylist():
-                row += 1
-                yield _prompt_of({column: value}, f"row {row} of {name}", keys)
+        batches = table.iter_batches(batch_size=64, columns=[column])
+        values = chain.from_iterable(batch.column(0).to_pylist() for batch in batches)
+        for row, value in enumerate(values, start=1):
+            yield _prompt_of({column: value}, f"row {row} of {name}", keys)
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(
             f"{name} is no readable Parquet file: {str(error).splitlines()[0]}",

@@ -24,10 +24,10 @@ from torch import nn
 
 from srdd.documents import evaluation as schema
 from srdd.errors import counted
-from srdd.measurement.forward import tokenize_for
+from srdd.measurement.forward import tokenize_for, warn_of_left_out, warn_of_whole_tensors
 from srdd.measurement.listener import Listener
 from srdd.measurement.plan import check_batch_size, check_max_length
-from srdd.measurement.provenance import Origin, versions
+from srdd.measurement.provenance import Origin, describe, versions
 from srdd.model.fingerprint import fingerprint
 from srdd.model.precision import check_full_precision
 from srdd.model.running import device_of, evaluating, vocabulary_of
@@ -95,7 +95,8 @@ def evaluate_model(
     for sentence in origin.notes:
         listener.warn(sentence)
     chosen = all_variants(variants, noise)
-    _warn_of_whole_tensors(chosen, listener)
+    operands = {variant.activations for variant in chosen if variant.activations}
+    warn_of_whole_tensors(sorted(operands), listener)
     if as_text:
         tokenized = pieces_of(model, tokenizer, prompts, max_length)
     else:
@@ -125,7 +126,7 @@ def evaluate_model(
     results += [result_of(variant, predicted, sums, ran) for variant, sums, ran in runs]
     warn_of_results(results, listener)
     return schema.Evaluation(
-        model=_describe_model(model, tokenizer, weights, origin),
+        model=schema.Model(**describe(model, tokenizer, weights, origin)),
         text=schema.Text(
             form="text" if as_text else "prompts",
             source=tokenized.source,
@@ -155,40 +156,13 @@ def evaluate_model(
     )
 
 
-def _warn_of_whole_tensors(variants: Sequence[Variant], listener: Listener) -> None:
-    names = {variant.activations for variant in variants if variant.activations}
-    whole = sorted(name for name in names if name.endswith(":tensor"))
-    if whole:
-        listener.warn(
-            f"{', '.join(whole)} takes each batch of activations as the tensor, so its figures "
-            "depend on the batch size"
-        )
-
-
 def _warn_of_prompts(tokenized: TokenizedPrompts, amount: str, listener: Listener) -> None:
     """Warn of what a reader should know of the prompts before the figures."""
-    if tokenized.left_out:
-        reasons = ", ".join(sorted({entry.reason for entry in tokenized.left_out}))
-        listener.warn(f"left out {counted(len(tokenized.left_out), 'prompt')}: {reasons}")
+    warn_of_left_out(tokenized, listener)
     if len(tokenized.ids) == 1:
         listener.warn(f"only {amount}: there are no intervals")
     elif len(tokenized.ids) < FEW_PROMPTS:
         listener.warn(f"only {amount}: intervals may be too narrow")
-
-
-def _describe_model(model: nn.Module, tokenizer: Any, weights: str, origin: Origin) -> schema.Model:
-    first = next(model.parameters())
-    words = len(tokenizer) if hasattr(tokenizer, "__len__") else 0
-    return schema.Model(
-        name=origin.name,
-        source=origin.source,
-        revision=origin.revision,
-        fingerprint=weights,
-        architecture=type(model).__name__,
-        dtype=str(getattr(model, "dtype", first.dtype)).removeprefix("torch."),
-        parameters=sum(p.numel() for p in model.parameters()),
-        tokenizer=f"{type(tokenizer).__name__} of {words} tokens",
-    )
 
 
 def _describe_noise(noise: Noise) -> schema.Noise:

@@ -10,8 +10,8 @@ from torch import nn
 
 from srdd.errors import InputError, UsageError, counted
 from srdd.measurement.forward import tokenize_for
+from srdd.model.running import context_of
 from srdd.prompts.batches import LeftOut, TokenizedPrompts
-from srdd.prompts.fingerprints import prompt_fingerprint
 from srdd.prompts.reading import PromptSet
 
 PIECE = 512
@@ -22,15 +22,7 @@ TOO_SHORT = "no token to predict: it is a single token"
 
 def piece_length(model: nn.Module) -> int:
     """Tokens of a piece unless told otherwise: PIECE, or the model's context if that is less."""
-    return min(PIECE, _context(model) or PIECE)
-
-
-def _context(model: nn.Module) -> int | None:
-    config: Any = getattr(model, "config", None)
-    if config is not None and hasattr(config, "get_text_config"):
-        config = config.get_text_config()
-    context = getattr(config, "max_position_embeddings", None)
-    return context if isinstance(context, int) and context > 1 else None
+    return min(PIECE, context_of(model) or PIECE)
 
 
 def pieces_of(
@@ -48,7 +40,7 @@ def pieces_of(
         UsageError: `length` is more than the model's context.
         InputError: the text is shorter than one piece.
     """
-    context = _context(model)
+    context = context_of(model)
     if length is not None and context is not None and length > context:
         raise UsageError(
             f"--max-length {length} is more than the model's context of {context} tokens",
@@ -63,12 +55,7 @@ def pieces_of(
             f"give a longer text, or a --max-length of at most {tokens}",
         )
     ids = [piece[n : n + size] for piece in whole.ids for n in range(0, len(piece), size)]
-    return replace(
-        whole,
-        index=tuple(range(len(ids))),
-        ids=tuple(ids),
-        fingerprints=tuple(prompt_fingerprint(each) for each in ids),
-    )
+    return replace(whole, index=tuple(range(len(ids))), ids=tuple(ids))
 
 
 class _Endless(nn.Module):
@@ -98,6 +85,5 @@ def predictable(tokenized: TokenizedPrompts, limit: int | None = None) -> Tokeni
         tokenized,
         index=tuple(tokenized.index[place] for place in kept),
         ids=tuple(tokenized.ids[place] for place in kept),
-        fingerprints=tuple(tokenized.fingerprints[place] for place in kept),
         left_out=(*tokenized.left_out, *short),
     )

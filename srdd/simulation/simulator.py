@@ -26,7 +26,7 @@ from torch import nn
 
 from srdd.errors import UsageError
 from srdd.model.kinds import kind_of
-from srdd.model.linears import Weight, find_weights
+from srdd.model.linears import find_weights
 from srdd.model.precision import check_full_precision
 from srdd.model.selection import Selection
 from srdd.model.structure import find_structure
@@ -190,7 +190,7 @@ def _find(
         if kind_of(weight.name) == "router" and not include:
             refused[weight.name] = ROUTER
             continue
-        module_name, key = _place(weight)
+        module_name, key = weight.place
         module = model.get_submodule(module_name)
         parameter = module._parameters[key]
         reason = SHARDED if hasattr(parameter, "placements") else weight.unusable_reason()
@@ -221,11 +221,3 @@ def _find(
             "load the model in bfloat16, float16 or float32, into memory",
         )
     return [*linears, *experts.values()], refused
-
-
-def _place(weight: Weight) -> tuple[str, str]:
-    """The module's name and the key of the parameter in it."""
-    if weight.data.ndim == 3:
-        module, _, key = weight.name.rpartition(".")
-        return module, key
-    return weight.name, "weight"

@@ -12,13 +12,12 @@ import torch
 from torch import nn
 
 from srdd.measurement.capture import Capture, Point
+from srdd.measurement.plan import Plan
 from srdd.measurement.scanner import scan_model
 from srdd.measurement.tallies import NOT_COUNTED
-from srdd.numerics.formats import parse_spec
 from srdd.numerics.sums import INDEX
 
 PROMPTS = ["one two three", "a somewhat longer prompt than the first", "x = 1"]
-SPEC = parse_spec("mxfp4")
 
 
 class Routed(nn.Module):
@@ -36,7 +35,7 @@ class Routed(nn.Module):
 
 def captured(module: nn.Module, site: str, *batches: torch.Tensor) -> Capture:
     points = [Point(0, site, name, inner) for name, inner in module.named_children()]
-    capture = Capture(points, [SPEC])
+    capture = Capture(points, Plan.of())
     with torch.no_grad(), capture.hooked():
         for x in batches:
             with capture.batch(torch.zeros(x.shape[:2], dtype=torch.int64)):
@@ -67,7 +66,7 @@ def test_a_scale_over_the_tensor_is_not_taken_from_rows_that_do_not_count(site: 
     figures = []
     for padding in (1.0, 1e9, float("nan")):
         x[:, -1] = padding
-        capture = Capture([Point(0, site, "linear", linear)], [parse_spec("nvfp4:tensor")])
+        capture = Capture([Point(0, site, "linear", linear)], Plan.of(formats="nvfp4:tensor"))
         replicates = torch.tensor([[0, 0, 0, 0, 0, NOT_COUNTED]])
         with torch.no_grad(), capture.hooked(), capture.batch(replicates):
             linear(x)
@@ -92,7 +91,7 @@ def test_a_padding_token_of_huge_embedding_changes_no_figure(
 
 
 def errors_of(capture_x: Callable[[Capture], None], points: list[Point]) -> list[np.ndarray]:
-    capture = Capture(points, [SPEC], rounding="stochastic")
+    capture = Capture(points, Plan.of(rounding="stochastic"))
     capture_x(capture)
     return [one.replicates[:, INDEX["e2"]] for one in capture.measured()]
 
@@ -125,7 +124,7 @@ def test_stochastic_rounding_draws_differ_between_tensors_of_a_layer() -> None:
 
 def test_rows_that_do_not_count_do_not_count() -> None:
     module = nn.Sequential(nn.Linear(32, 32))
-    capture = Capture([Point(0, "input", "0", module[0])], [SPEC])
+    capture = Capture([Point(0, "input", "0", module[0])], Plan.of())
     with torch.no_grad(), capture.hooked(), capture.batch(torch.tensor([[0, NOT_COUNTED]])):
         module(torch.randn(1, 2, 32))
     (one,) = capture.measured()

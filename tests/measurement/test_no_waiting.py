@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from srdd.measurement.capture import Capture, Point
-from srdd.numerics.formats import parse_spec
+from srdd.measurement.plan import Plan
 
 
 class Block(nn.Module):
@@ -28,7 +28,7 @@ def run_on_meta(extra: Any = None) -> Capture:
     block = Block().to("meta")
     points = [Point(0, "output", "block", block)]
     points += [Point(0, "input", name, module) for name, module in block.named_children()]
-    capture = Capture(points, [parse_spec("mxfp4:floor"), parse_spec("mxfp4:even")])
+    capture = Capture(points, Plan.of(formats=["mxfp4:floor", "mxfp4:even"]))
     if extra is not None:
         block.register_forward_hook(extra)
     rows = torch.zeros(2, 5, dtype=torch.int64)

@@ -8,12 +8,14 @@ from dataclasses import FrozenInstanceError
 from typing import Any
 
 import pytest
+from torch import nn
 
 from srdd.cli.scan import scan
 from srdd.errors import UsageError
 from srdd.measurement.plan import (
     DEFAULT_FORMATS,
     DEFAULT_SITES,
+    Options,
     Plan,
     check_batch_size,
     check_max_length,
@@ -22,20 +24,23 @@ from srdd.measurement.scanner import scan_model
 from srdd.numerics.metrics import Thresholds
 
 
-def test_the_defaults_are_those_of_scan_model_and_of_the_command() -> None:
+def test_the_defaults_are_those_of_the_command() -> None:
     plan = Plan.of()
     assert (plan.formats, plan.sites) == (["mxfp4:floor"], ("output", "input"))
     assert plan.needs_prompts
     command = inspect.signature(scan).parameters
     assert tuple(command["format"].default) == DEFAULT_FORMATS
     assert tuple(command["site"].default) == DEFAULT_SITES
-    function = inspect.signature(scan_model).parameters
-    made = inspect.signature(Plan.of).parameters
-    for name, parameter in made.items():
-        assert function[name].default == parameter.default, name
-        if name in command:
-            given = command[name].default
-            assert (tuple(given) if isinstance(given, list) else given) == parameter.default, name
+    defaults = {n: p.default for n, p in command.items() if n in Options.__annotations__}
+    assert len(defaults) > 8
+    assert Plan.of(**{name: value for name, value in defaults.items() if value != []}) == plan
+
+
+def test_an_unknown_option_is_refused_before_anything_is_measured() -> None:
+    with pytest.raises(UsageError) as caught:
+        scan_model(nn.Linear(1, 1), None, format="mxfp4")  # type: ignore[call-arg]
+    assert caught.value.message == "unknown option 'format'"
+    assert caught.value.hint.startswith("choose from: formats, ")
 
 
 def test_names_become_what_they_mean() -> None:

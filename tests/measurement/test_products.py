@@ -13,6 +13,7 @@ from torch import nn
 from srdd.documents.merge import merge_scans
 from srdd.documents.records import from_record
 from srdd.measurement import products
+from srdd.measurement.plan import Plan
 from srdd.measurement.products import product_sums, with_float64
 from srdd.measurement.scanner import scan_model
 from srdd.model import linears
@@ -65,7 +66,7 @@ def test_sums_are_those_of_products_in_float64(
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(7, 96, generator=generator).to(dtype)
     w = (torch.randn(40, 96, generator=generator) * 0.05).to(dtype)
-    found = product_sums(x, Weight(0, "w", w, False), [parse_spec(spec)], "even", None, 0)
+    found = product_sums(x, Weight(0, "w", w, False), Plan.of(formats=spec), None)
     wide = [t.float() for t in (x, w)]  # so that what quantizing gives is not rounded to bfloat16
     wanted = by_hand(*wide, *(fake_quantize(t, spec) for t in wide))
     for operands in OPERANDS:
@@ -74,7 +75,7 @@ def test_sums_are_those_of_products_in_float64(
 
 def test_a_weight_stored_the_other_way_round_gives_the_same() -> None:
     x, w = torch.randn(6, 64), torch.randn(32, 64)
-    args = ([parse_spec("mxfp4")], "even", None, 0)
+    args = (Plan.of(), None)
     plain = product_sums(x, Weight(0, "w", w, False), *args)
     transposed = product_sums(x, Weight(0, "w", w.t().contiguous(), True), *args)
     for key, rows in plain.items():
@@ -83,7 +84,7 @@ def test_a_weight_stored_the_other_way_round_gives_the_same() -> None:
 
 def test_values_that_are_not_finite_are_counted_and_left_out() -> None:
     x, w = torch.randn(4, 32), torch.randn(16, 32)
-    args = ([parse_spec("mxfp4")], "even", None, 0)
+    args = (Plan.of(), None)
     clean = product_sums(x[1:], Weight(0, "w", w[1:], False), *args)
     x[0, 3], w[0, 5] = float("nan"), float("inf")
     found = product_sums(x, Weight(0, "w", w, False), *args)
@@ -98,9 +99,9 @@ def test_values_that_are_not_finite_are_counted_and_left_out() -> None:
 def test_gaussian_operands_are_at_the_floor_of_the_product() -> None:
     generator = torch.Generator().manual_seed(3)
     x, w = torch.randn(256, 2048, generator=generator), torch.randn(512, 2048, generator=generator)
-    for spec in (parse_spec("mxfp4"), parse_spec("mxfp4:rceil"), parse_spec("nvfp4")):
-        found = product_sums(x, Weight(0, "w", w, False), [spec], "even", None, 0)
-        floor = floor_of(spec).sqnr_db
+    for spec in ("mxfp4", "mxfp4:rceil", "nvfp4"):
+        found = product_sums(x, Weight(0, "w", w, False), Plan.of(formats=spec), None)
+        floor = floor_of(parse_spec(spec)).sqnr_db
         for operands in OPERANDS:
             field = pooled(found, operands)
             sqnr = 10 * np.log10(field["x2"] / field["e2"])
@@ -295,7 +296,7 @@ def test_products_are_measured_where_there_is_float64(device: str, chosen: str) 
 
 def test_operands_are_brought_to_where_they_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(products, "with_float64", lambda device: torch.device("meta"))
-    specs = [parse_spec("mxfp4"), parse_spec("nvfp4:tensor")]
+    plan = Plan.of(formats=["mxfp4", "nvfp4:tensor"])
     x, w, counts = torch.randn(3, 64), torch.randn(8, 64), torch.ones(3, dtype=torch.bool)
-    found = product_sums(x, Weight(0, "w", w, False), specs, "even", torch.arange(3), 0, counts)
+    found = product_sums(x, Weight(0, "w", w, False), plan, torch.arange(3), counts)
     assert {rows.device.type for rows in found.values()} == {"meta"}

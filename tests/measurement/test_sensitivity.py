@@ -27,7 +27,6 @@ from srdd.model.structure import find_structure
 from srdd.numerics.formats import parse_spec
 from srdd.numerics.quantize import fake_quantize
 from srdd.prompts.batches import Batch, TokenizedPrompts, make_batches
-from srdd.prompts.fingerprints import prompt_fingerprint
 from srdd.simulation import predictions
 from srdd.simulation.simulator import simulate
 
@@ -78,7 +77,6 @@ def tokenized(*prompts: tuple[int, ...]) -> TokenizedPrompts:
         source="test",
         index=tuple(range(len(prompts))),
         ids=prompts,
-        fingerprints=tuple(prompt_fingerprint(ids) for ids in prompts),
         truncated=0,
         left_out=(),
     )

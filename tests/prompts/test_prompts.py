@@ -153,13 +153,6 @@ def test_plain_text_as_a_chat_is_one_message_of_the_user() -> None:
     assert Prompt(text="Hello").chat() == [{"role": "user", "content": "Hello"}]
 
 
-def test_a_prompt_is_either_text_or_chat() -> None:
-    with pytest.raises(ValueError, match="either text or messages"):
-        Prompt()
-    with pytest.raises(ValueError, match="either text or messages"):
-        Prompt(text="Hello", messages=tuple(CHAT))
-
-
 @pytest.mark.parametrize("name", ["a.txt", "a.jsonl"])
 def test_a_byte_order_mark_is_no_part_of_the_first_prompt(write: Write, name: str) -> None:
     content = '{"prompt": "one"}' if name == "a.jsonl" else "one"
@@ -424,8 +417,8 @@ RECORDS = {
     '{"prompt": "cut': "line 2 of {path} is not valid JSON: Unterminated string",
     "just text": "line 2 of {path} is not valid JSON: Expecting value (column 1)",
     '{"prompt": "a"} {}': "line 2 of {path} is not valid JSON: Extra data (column 17)",
-    "[" * 100_000: "line 2 of {path} is not usable JSON: maximum recursion depth",
-    '{"prompt": ' + "9" * 5000 + "}": "line 2 of {path} is not usable JSON: Exceeds the limit",
+    "[" * 100_000: "line 2 of {path} is not valid JSON: maximum recursion depth",
+    '{"prompt": ' + "9" * 5000 + "}": "line 2 of {path} is not valid JSON: Exceeds the limit",
     '["a", "b"]': "line 2 of {path} is a list, not a JSON object",
     '"a"': "line 2 of {path} is a string, not a JSON object",
     "null": "line 2 of {path} is null, not a JSON object",

@@ -14,7 +14,6 @@ from srdd.documents.records import REPLICATES, replicate_of
 from srdd.model.selection import Selection, matches, only
 from srdd.model.structure import find_structure
 from srdd.prompts.batches import TokenizedPrompts, make_batches
-from srdd.prompts.fingerprints import prompt_fingerprint
 from srdd.simulation import predictions
 from srdd.simulation.direct import Change, measure_directly
 from srdd.simulation.replay import Replay
@@ -28,7 +27,6 @@ PROMPTS = TokenizedPrompts(
     source="test",
     index=tuple(range(len(IDS))),
     ids=IDS,
-    fingerprints=tuple(prompt_fingerprint(ids) for ids in IDS),
     truncated=0,
     left_out=(),
 )

@@ -7,6 +7,7 @@ import oracle
 import pytest
 import torch
 
+from srdd.measurement.plan import Plan
 from srdd.measurement.products import product_sums
 from srdd.model.linears import Weight
 from srdd.numerics import sums
@@ -18,7 +19,7 @@ def test_operands_are_quantized_as_the_oracle_does(rule: str) -> None:
     generator = torch.Generator().manual_seed(2)
     x, w = torch.randn(5, 80, generator=generator), torch.randn(24, 80, generator=generator)
     spec = parse_spec(f"mxfp4:{rule}")
-    found = product_sums(x, Weight(0, "w", w, False), [spec], "even", None, 0)
+    found = product_sums(x, Weight(0, "w", w, False), Plan.of(formats=str(spec)), None)
     plain = [t.double().numpy() for t in (x, w)]
     xq, wq = (oracle.quantize(t, rule).y for t in plain)
     y = plain[0] @ plain[1].T
