@@ -16,7 +16,6 @@ import argparse
 import json
 import sys
 import sysconfig
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from srdd.measurement.calls import LinearCall, Target, targets_of
 from srdd.measurement.forward import tokenize_for
 from srdd.measurement.labels import predicted, uniforms
-from srdd.measurement.passes import Passes, differentiable, logits_of
+from srdd.measurement.passes import Passes, differentiable
 from srdd.measurement.scanner import scan_model
 from srdd.measurement.sensitivity import Scores, measure_sensitivity
 from srdd.model.selection import Selection
@@ -155,18 +154,7 @@ def measure(name: str, folder: Path) -> None:
     model, tokenizer, texts, tokenized = load(name, folder)
     structure = find_structure(model)
     specs = [parse_spec(spec) for spec in missing]
-    clock = time.monotonic()
-    with torch.no_grad():
-        for batch in make_batches(tokenized, 16):
-            logits_of(model, batch, torch.device("cpu"))
-    forward_s = time.monotonic() - clock
-    measure_sensitivity(model, structure, tokenized, specs[:1], samples=1)  # compiles kernels
-    clock = time.monotonic()
-    measure_sensitivity(model, structure, tokenized, specs[:1], samples=SAMPLES)
-    one_s = time.monotonic() - clock
-    clock = time.monotonic()
     estimate = measure_sensitivity(model, structure, tokenized, specs, samples=SAMPLES)
-    all_s = time.monotonic() - clock
     element, fisher = baselines(model, structure, tokenized, specs)
     scan = scan_model(
         model,
@@ -182,9 +170,7 @@ def measure(name: str, folder: Path) -> None:
             Change(tensor, estimate.layers[tensor] or 0, str(spec), "both") for tensor in names
         ]
         whole = Change(None, 0, str(spec), "both")
-        clock = time.monotonic()
         sums = measure_directly(model, structure, tokenized, [whole, *changes], batch_size=16)
-        direct_s = time.monotonic() - clock
         local: dict[str, Any] = {}
         for record in scan.select("input", str(spec)):
             for tensor in (record.tensor, *record.shared_with):
@@ -209,10 +195,6 @@ def measure(name: str, folder: Path) -> None:
                 ]
                 for metric in LOCAL
             },
-            "forward_s": forward_s,
-            "one_format_s": one_s,
-            "further_format_s": (all_s - one_s) / max(1, len(specs) - 1),
-            "direct_s": direct_s,
             "direct_passes": passes_of([whole, *changes], len(structure.layers)),
         }
         result_file(name, str(spec)).write_text(json.dumps(result))
@@ -254,9 +236,6 @@ def figures(result: dict[str, Any]) -> dict[str, Any]:
         "joint": float(e.sum() / np.sum(result["whole"])),
         "interactions": float(np.sum(result["with_interactions"]) / np.sum(result["whole"])),
         "kl": float(np.sum(result["whole"]) / np.sum(result["tokens"])),
-        "cost": result["one_format_s"] / result["forward_s"],
-        "further": result["further_format_s"] / result["forward_s"],
-        "direct_cost": result["direct_passes"],
     }
 
 
@@ -320,20 +299,15 @@ def table() -> str:
             )
             + " |"
         )
-    costs = {result["model"]: figures(result) for result in results}
-    listed = "; ".join(
-        f"{name} {f['cost']:.0f}, {f['further']:.0f}, {f['direct_cost']:.0f}"
-        for name, f in costs.items()
-    )
+    passes = {result["model"]: result["direct_passes"] for result in results}
+    listed = ", ".join(f"{name} {count:.0f}" for name, count in passes.items())
     return "\n".join(
         [
             "| " + " | ".join(heads) + " |",
             "|" + "---|" * len(heads),
             *rows,
             "",
-            "Cost in forward passes over the same prompts, by the clock: the estimate in one "
-            "format, each further format, and (counted) all linears of one format directly: "
-            f"{listed}.",
+            f"Forward passes that measuring all linears of one format directly took: {listed}.",
         ]
     )
 

@@ -201,6 +201,11 @@ def verdict(sensitivity: Sensitivity, format: str) -> tuple[bool | None, str]:
     what = "; ".join(parts)
     if holds:
         return True, f"the estimate agrees with direct measurement ({what})"
+    if single and 4 * off <= len(single):
+        return False, (
+            "single tensors agree with direct measurement, but their sum does NOT give what all "
+            f"cost together ({what})"
+        )
     return False, f"the estimate does NOT hold on this model ({what}); use --kl-direct"
 
 
