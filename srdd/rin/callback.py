@@ -29,6 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from statistics import fmean
 from typing import Any, Literal
 
 from torch import nn
@@ -118,7 +119,7 @@ class RinCallback(TrainerCallback):  # type: ignore[misc]
             if not listed:
                 callbacks.remove(self)
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self._trainer is None:
             raise UsageError(
                 "RinCallback is in the trainer's list, and nothing would remove its noise after an "
@@ -128,26 +129,26 @@ class RinCallback(TrainerCallback):  # type: ignore[misc]
         self._noise.close()  # of a run that was started again with a smaller batch
         self._unwrap_generate()
         self._since_log = []
-        self._targets = targets_of(given["model"], self.config)
+        self._targets = targets_of(kwargs["model"], self.config)
         if self._current == "generation":
-            self._wrap_generate(given["model"])
+            self._wrap_generate(kwargs["model"])
 
-    def on_step_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._noise.close()
         if self._current == "step":
-            self._noise.enter_context(self._noisy(given["model"]))
+            self._noise.enter_context(self._noisy(kwargs["model"]))
 
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._noise.close()
 
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._noise.close()  # of a step that was broken off
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._noise.close()
         self._unwrap_generate()
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **given: Any) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if not logs or "loss" not in logs or not self._since_log:
             return
         figures = _figures(self._since_log)
@@ -181,13 +182,13 @@ class RinCallback(TrainerCallback):  # type: ignore[misc]
                 setattr(model, name, self._noisy_generate(model, getattr(model, name)))
 
     def _noisy_generate(self, model: nn.Module, generate: Callable[..., Any]) -> Callable[..., Any]:
-        def generate_with_noise(*given: Any, **named: Any) -> Any:
+        def generate_with_noise(*args: Any, **kwargs: Any) -> Any:
             if self._generating or not model.training:
-                return generate(*given, **named)
+                return generate(*args, **kwargs)
             self._generating = True
             try:
                 with self._noisy(model):
-                    return generate(*given, **named)
+                    return generate(*args, **kwargs)
             finally:
                 self._generating = False
 
@@ -238,16 +239,9 @@ def _check_trainer(trainer: Any, during: str) -> None:
 
 def _figures(reports: Sequence[NoiseReport]) -> dict[str, float]:
     """Means over the reports of what is logged."""
-
-    def mean(values: Sequence[float]) -> float:
-        return sum(values) / len(values)
-
-    figures = {
-        "rin/sigma": mean([report.sigma for report in reports]),
-        "rin/energy": mean([report.energy for report in reports]),
-        "rin/realised_energy": mean([report.realised_energy for report in reports]),
-    }
-    unchanged = [report.unchanged for report in reports if report.unchanged is not None]
-    if unchanged:
-        figures["rin/unchanged"] = mean(unchanged)
+    figures = {}
+    for name in ("sigma", "energy", "realised_energy", "unchanged"):
+        values = [getattr(report, name) for report in reports]
+        if known := [value for value in values if value is not None]:
+            figures[f"rin/{name}"] = fmean(known)
     return figures

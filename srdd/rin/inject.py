@@ -135,7 +135,6 @@ def noisy_targets(
     weights.reshard(model)
     claimed: list[tuple[str, int]] = []
     noisy: list[_Weight] = []
-    replaced: list[_Holder] = []
     try:
         groups = _by_memory(model, targets.noisy)
         for target, tensor, _ in groups:
@@ -148,8 +147,9 @@ def noisy_targets(
         yield _report(noisy, added, targets, step, total_steps, seed)
         _check_untouched(noisy)
     finally:
-        for weight in noisy:
-            _restore(weight)
+        with torch.no_grad():
+            for weight in noisy:
+                weights.local(weight.tensor).copy_(weight.clean)
         for key in claimed:
             del _noisy_now[key]
         weights.reshard(model)
@@ -259,11 +259,6 @@ def _check_untouched(noisy: Sequence[_Weight]) -> None:
                 "this change is lost: the clean weights are back",
                 "let the optimizer step after the noise is gone",
             )
-
-
-def _restore(weight: _Weight) -> None:
-    with torch.no_grad():
-        weights.local(weight.tensor).copy_(weight.clean)
 
 
 def _report(
