@@ -70,7 +70,8 @@ def test_the_demo_model_trains_goes_on_where_it_stopped_and_loads(
     from srdd.model.load import load_model, load_tokenizer
 
     checkpoint = find(str(tmp_path / "a"))
-    scan = scan_model(load_model(checkpoint).model, load_tokenizer(checkpoint), ["def f(x):"])
+    model, reader = load_model(checkpoint).model, load_tokenizer(checkpoint)
+    scan = scan_model(model, reader, ["def f(x):"], sites=["output"])
     assert len(scan.records) == 1
 
 
