@@ -24,8 +24,8 @@ NEW = costing([0.1, 0.2, 0.1, 0.2])
 )
 def test_rows_are_sums_of_tensors(by: str, expected: dict[str, float]) -> None:
     (group,) = compare_scans(OLD, NEW, metric="kl", by=by).costs
-    found = {row.label: row.metrics["kl"].difference for row in group.rows}
-    assert {label: found[label] for label in expected} == pytest.approx(expected)
+    differences = {row.label: row.metrics["kl"].difference for row in group.rows}
+    assert {label: differences[label] for label in expected} == pytest.approx(expected)
     assert group.overall is not None
     assert group.overall["kl"].difference == pytest.approx(-0.6)
 

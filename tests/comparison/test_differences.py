@@ -163,15 +163,15 @@ class TestIntervals:
         texts = prompts(replicates, first=0 if paired else 1000)
         group = compare_scans(scan_of(list(old)), scan_of(list(new), texts=texts)).groups[0]
         assert group.intervals == ("paired" if paired else "independent")
-        held = [
+        covered = [
             one.interval[0] <= truth <= one.interval[1]
             for layer in group.rows
             for one in [layer.metrics["sqnr_db"]]
             if one.interval
         ]
-        assert len(held) == layers
+        assert len(covered) == layers
         # 300 layers tell the coverage to 1.3 %.
-        assert 0.91 <= np.mean(held) <= 0.985
+        assert 0.91 <= np.mean(covered) <= 0.985
 
     def test_layers_that_do_not_differ_are_seldom_called_so(self) -> None:
         rng = np.random.default_rng(11)

@@ -118,18 +118,20 @@ class TestJudging:
 
     old = scan_of([[1.0] * 30, [1.0] * 30, [1.0] * 30])
     new = scan_of([[2.0] * 30, [1.0] * 30, [0.9] * 29 + [15.0]], weights="b" * 64)
-    found = compare_scans(old, new)
+    comparison = compare_scans(old, new)
 
     def layers(self, text: str, **options: bool) -> list[int | None]:
-        return [breach.layer for breach in judge(self.found, parse_gate(text), **options).breaches]
+        return [
+            breach.layer for breach in judge(self.comparison, parse_gate(text), **options).breaches
+        ]
 
     def test_the_third_layer_is_as_described(self) -> None:
-        one = self.found.groups[0].rows[2].metrics["sqnr_db"]
+        one = self.comparison.groups[0].rows[2].metrics["sqnr_db"]
         assert one.difference == pytest.approx(-10 * math.log10((29 * 0.9 + 15) / 30))
         assert one.verdict == "no difference seen"
 
     def test_only_what_is_significant_counts(self) -> None:
-        outcome = judge(self.found, parse_gate("sqnr_db < -0.5"))
+        outcome = judge(self.comparison, parse_gate("sqnr_db < -0.5"))
         assert [breach.layer for breach in outcome.breaches] == [0]
         assert outcome.breaches[0].value == pytest.approx(-3.0103, abs=1e-4)
         assert (outcome.unsure, outcome.looked_at, outcome.unknown) == (1, 3, 0)
@@ -150,7 +152,7 @@ class TestJudging:
         assert [b.layer for b in judge(back, parse_gate("sqnr_db > 0.5")).breaches] == [0]
 
     def test_overall_looks_at_all_layers_together(self) -> None:
-        outcome = judge(self.found, parse_gate("overall sqnr_db < -0.5"), count_unsure=True)
+        outcome = judge(self.comparison, parse_gate("overall sqnr_db < -0.5"), count_unsure=True)
         assert [breach.layer for breach in outcome.breaches] == [None]
         assert outcome.looked_at == 1
         assert outcome.breaches[0].value == pytest.approx(
@@ -168,7 +170,7 @@ class TestJudging:
         assert self.layers("new.sqnr_db < 16.9") == []
         assert self.layers("new.sqnr_db < 19.5") == [0]
         assert self.layers("new.sqnr_db < 19.5", count_unsure=True) == [0, 2]
-        interval = self.found.groups[0].rows[2].metrics["sqnr_db"].new_interval
+        interval = self.comparison.groups[0].rows[2].metrics["sqnr_db"].new_interval
         assert interval is not None
         assert interval[1] > 20.46  # what it has without the bad prompt
         assert self.layers(f"new.sqnr_db < {interval[1] - 0.001}") == [0, 1]
@@ -176,9 +178,9 @@ class TestJudging:
 
     def test_weights_are_always_significant(self) -> None:
         old, new = scan_of([[1.0]], site="weight"), scan_of([[1.2]], site="weight")
-        found = compare_scans(old, new)
-        assert not judge(found, parse_gate("sqnr_db < -0.5")).passed
-        assert not judge(found, parse_gate("new.sqnr_db < 19.5")).passed
+        comparison = compare_scans(old, new)
+        assert not judge(comparison, parse_gate("sqnr_db < -0.5")).passed
+        assert not judge(comparison, parse_gate("new.sqnr_db < 19.5")).passed
 
     def test_exactness_that_is_lost_breaches_any_difference(self) -> None:
         old, new = scan_of([[0.0]], site="weight"), scan_of([[1e-6]], site="weight")
@@ -190,12 +192,12 @@ class TestJudging:
 
     def test_a_gate_that_has_nothing_to_judge_never_passes(self) -> None:
         scan = read_prototype(prototype(), "it")
-        found = compare_scans(scan, scan)
+        comparison = compare_scans(scan, scan)
         with pytest.raises(InputError) as caught:
-            judge(found, parse_gate("sqnr_db < -0.5"))
+            judge(comparison, parse_gate("sqnr_db < -0.5"))
         assert "has nothing to judge: 28 figures without an interval" in caught.value.message
         assert "--count-unsure" in caught.value.hint
-        assert judge(found, parse_gate("sqnr_db < -0.5"), count_unsure=True).passed
+        assert judge(comparison, parse_gate("sqnr_db < -0.5"), count_unsure=True).passed
         for text in ("saturation > 1%", "overall sqnr_db < -0.5"):
             with pytest.raises(InputError, match="has nothing to judge"):
-                judge(found, parse_gate(text), count_unsure=True)
+                judge(comparison, parse_gate(text), count_unsure=True)

@@ -17,11 +17,11 @@ OLD = scan_of([[1.0] * 12, [2.0] * 12])
 NEW = scan_of([[1.1] * 12, [2.1] * 12], weights="b" * 64)
 
 
-def warned(comparison: Comparison) -> str:
+def warnings_of(comparison: Comparison) -> str:
     return " / ".join(remark.text for remark in comparison.remarks if remark.warning)
 
 
-def noted(comparison: Comparison) -> str:
+def notes_of(comparison: Comparison) -> str:
     return " / ".join(remark.text for remark in comparison.remarks if not remark.warning)
 
 
@@ -59,8 +59,8 @@ class TestFormats:
         assert group.rows[0].metrics["sqnr_db"].difference == pytest.approx(3.0103, abs=1e-4)
         assert group.intervals == "paired"
         assert comparison.left_out == ()
-        assert "both have the same weights" in noted(comparison)
-        assert "same weights" not in warned(comparison)
+        assert "both have the same weights" in notes_of(comparison)
+        assert "same weights" not in warnings_of(comparison)
 
     def test_the_only_formats_belong_together_without_being_named(self) -> None:
         old, new = (scan_of([[1.0] * 12], formats=[f"mxfp4:{r}"]) for r in ("floor", "even"))
@@ -124,7 +124,7 @@ class TestLeftOut:
         new = scan_of([[1.0] * 12] * 3)
         comparison = compare_scans(OLD, new)
         assert [layer.layer for layer in comparison.groups[0].rows] == [0, 1]
-        assert "number of layers differs: 2 in OLD, 3 in NEW" in warned(comparison)
+        assert "number of layers differs: 2 in OLD, 3 in NEW" in warnings_of(comparison)
         assert comparison.left_out == ("at site output, only NEW has 1 layer: 2",)
 
     def test_operands_of_products_are_separate_groups(self) -> None:
@@ -168,12 +168,14 @@ class TestLeftOut:
 class TestRemarks:
     def test_two_checkpoints_with_the_same_weights_are_a_warning(self) -> None:
         other = changed(OLD, "model", name="other/name")
-        text = warned(compare_scans(OLD, other))
+        text = warnings_of(compare_scans(OLD, other))
         assert "OLD and NEW have the same weights (aaaaaaaaaaaa)" in text
         assert "under two names, made/up and other/name" in text
         comparison = compare_scans(OLD, NEW)
-        assert "same weights" not in warned(comparison)
-        assert "the weights differ: aaaaaaaaaaaa in OLD, bbbbbbbbbbbb in NEW" in noted(comparison)
+        assert "same weights" not in warnings_of(comparison)
+        assert "the weights differ: aaaaaaaaaaaa in OLD, bbbbbbbbbbbb in NEW" in notes_of(
+            comparison
+        )
 
     @pytest.mark.parametrize(
         ("part", "values", "message"),
@@ -193,43 +195,45 @@ class TestRemarks:
     def test_what_else_differs_is_a_warning(
         self, part: str, values: dict[str, Any], message: str
     ) -> None:
-        assert message in warned(compare_scans(OLD, changed(NEW, part, **values)))
-        assert message not in warned(compare_scans(OLD, NEW))
+        assert message in warnings_of(compare_scans(OLD, changed(NEW, part, **values)))
+        assert message not in warnings_of(compare_scans(OLD, NEW))
 
     def test_the_seed_matters_to_stochastic_rounding_only(self) -> None:
-        assert "seed" not in warned(compare_scans(OLD, changed(NEW, "settings", seed=1)))
+        assert "seed" not in warnings_of(compare_scans(OLD, changed(NEW, "settings", seed=1)))
         old = changed(OLD, "settings", rounding="stochastic")
         new = changed(NEW, "settings", rounding="stochastic", seed=1)
-        assert "seed of stochastic rounding differs: 0 in OLD, 1" in warned(compare_scans(old, new))
+        assert "seed of stochastic rounding differs: 0 in OLD, 1" in warnings_of(
+            compare_scans(old, new)
+        )
 
     def test_prompts_do_not_matter_to_weights(self) -> None:
         old = scan_of([[1.0]], site="weight")
         new = scan_of([[1.0]], site="weight", texts=[], weights="b" * 64)
-        assert warned(compare_scans(old, new)) == ""
+        assert warnings_of(compare_scans(old, new)) == ""
 
     def test_prompts_that_overlap_are_counted(self) -> None:
         new = scan_of([[1.0] * 12, [1.0] * 12], texts=prompts(12, first=8))
-        text = warned(compare_scans(OLD, new))
+        text = warnings_of(compare_scans(OLD, new))
         assert "the prompts differ: 12 prompts (120 tokens) in OLD" in text
         assert "4 in both" in text
 
     def test_few_prompts_are_a_warning(self) -> None:
         few = scan_of([[1.0] * 4, [1.0] * 4])
-        assert "OLD has only 4 prompts: intervals may be too narrow" in warned(
+        assert "OLD has only 4 prompts: intervals may be too narrow" in warnings_of(
             compare_scans(few, NEW)
         )
 
     def test_the_same_prompts_are_no_warning(self) -> None:
         comparison = compare_scans(OLD, NEW)
-        assert "the same prompts in both, intervals are paired: 12 prompts" in noted(comparison)
-        assert warned(comparison) == ""
+        assert "the same prompts in both, intervals are paired: 12 prompts" in notes_of(comparison)
+        assert warnings_of(comparison) == ""
 
     def test_nonfinite_values_in_new_are_a_warning(self) -> None:
         records = list(NEW.records)
         assert records[1].sums is not None
         sums = records[1].sums.model_copy(update={"nonfinite": 3})
         records[1] = records[1].model_copy(update={"sums": sums})
-        text = warned(compare_scans(OLD, NEW.model_copy(update={"records": records})))
+        text = warnings_of(compare_scans(OLD, NEW.model_copy(update={"records": records})))
         assert "NEW has NaN or infinite values, which no figure counts, in 1 layer: 1" in text
 
     def test_a_scale_over_the_batch_needs_the_same_batches(self) -> None:
@@ -237,13 +241,13 @@ class TestRemarks:
             changed(scan_of([[1.0] * 12], formats=["nvfp4:tensor"]), "run", batch_size=size)
             for size in ("auto", "4")
         )
-        assert "--batch-size differs: auto in OLD, 4 in NEW" in warned(compare_scans(old, new))
+        assert "--batch-size differs: auto in OLD, 4 in NEW" in warnings_of(compare_scans(old, new))
 
     def test_a_prototype_against_a_scan_of_ours(self) -> None:
         old = read_prototype(prototype(), "old")
         new = scan_of([[1.0] * 12] * 28)
         comparison = compare_scans(old, new)
-        assert "OLD was made by the prototype: no sums" in warned(comparison)
-        assert "rounding differs: half-away in OLD, even in NEW" in warned(comparison)
-        assert "the prompts of OLD are unknown" in warned(comparison)
-        assert "OLD does not record: architecture, dtype" in noted(comparison)
+        assert "OLD was made by the prototype: no sums" in warnings_of(comparison)
+        assert "rounding differs: half-away in OLD, even in NEW" in warnings_of(comparison)
+        assert "the prompts of OLD are unknown" in warnings_of(comparison)
+        assert "OLD does not record: architecture, dtype" in notes_of(comparison)

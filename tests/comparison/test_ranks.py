@@ -34,9 +34,9 @@ def test_moves_stand_the_farthest_first_with_ranks_by_hand() -> None:
 
 def test_the_metric_decides_the_ranks() -> None:
     old, new = ([[n] * 12 for n in noise] for noise in ((1.0, 2.0), (2.0, 1.0)))
-    found = compare_scans(scan_of(old), scan_of(new), metric="saturation")
-    assert found.groups[0].moved_in_rank == ()  # all zero: no order
-    assert found.groups[0].kendall_tau is None
+    comparison = compare_scans(scan_of(old), scan_of(new), metric="saturation")
+    assert comparison.groups[0].moved_in_rank == ()  # all zero: no order
+    assert comparison.groups[0].kendall_tau is None
 
 
 def test_a_move_among_equals_is_not_significant() -> None:
