@@ -156,6 +156,7 @@ def made(
                 "max_length": None,
                 "chat_template": False,
                 "skip_first_token": False,
+                "replicate_rule": "prompt",
             },
             "settings": {
                 "formats": ["mxfp4:floor"],

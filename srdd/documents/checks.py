@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from operator import gt
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from srdd.documents.document import LARGEST, LARGEST_COUNT
-from srdd.documents.scan import Record, Scan
-from srdd.errors import SrddError
-from srdd.numerics.formats import ROUNDINGS, parse_spec
-from srdd.numerics.metrics import METRICS, derive
-from srdd.numerics.sites import SITES, UNDEFINED
+from srdd.documents.scan import Record, Scan, Settings
+from srdd.numerics.metrics import derive
+from srdd.numerics.sites import UNDEFINED
 from srdd.numerics.sums import COUNTS, INDEX, Sums
 
 TOLERANCE = 1e-9
@@ -33,72 +31,52 @@ PARTS = (
 )
 """Sums that are over a part of another's values."""
 
-Faults = Iterator[tuple[Any, str]]
+Violations = Iterator[tuple[NDArray[np.bool_], str]]
 """For each property: which records violate it, (records,), and what is wrong with those."""
 
 
 def check_scan(scan: Scan) -> None:
-    """Check a scan's settings and records.
+    """Check that the records of a scan agree with its settings and with themselves.
 
     Raises:
         ValueError: something does not hold; the text names the first record.
     """
-    _check_settings(scan)
-    measured: list[tuple[int, Record]] = []
+    for place, what in _faults(scan):
+        record = scan.records[place]
+        raise ValueError(
+            f"records.{place} (layer {record.layer}, {record.site}, {record.tensor}): {what}"
+        )
+
+
+def _faults(scan: Scan) -> Iterator[tuple[int, str]]:
+    """The place of each record with a fault, and what is wrong with it."""
     for place, record in enumerate(scan.records):
-        _check_place(place, record, scan)
-        if (record.sums is None) != (record.replicates is None):
-            raise _fault(place, record, "it has only one of `sums` and `replicates`")
-        if record.sums is not None:
-            measured.append((place, record))
-    if not measured:
+        if what := _mismatch(record, scan.settings):
+            yield place, what
+    places = [place for place, record in enumerate(scan.records) if record.sums is not None]
+    if not places:
         return
-    for violated, what in _faults([record for _, record in measured]):
-        if violated.any():
-            raise _fault(*measured[int(np.argmax(violated))], what)
-    for place, record in measured:
-        fault = _replicate_fault(vars(record.replicates), vars(record.sums))
-        if fault is not None:
-            raise _fault(place, record, fault)
+    for violated, what in _violations([scan.records[place] for place in places]):
+        for index in np.flatnonzero(violated):
+            yield places[index], what
+    for place in places:
+        record = scan.records[place]
+        if fault := _replicate_fault(vars(record.replicates), vars(record.sums)):
+            yield place, fault
 
 
-def _fault(place: int, record: Record, what: str) -> ValueError:
-    return ValueError(
-        f"records.{place} (layer {record.layer}, {record.site}, {record.tensor}): {what}"
-    )
-
-
-def _check_settings(scan: Scan) -> None:
-    settings = scan.settings
-    if settings.rounding not in ROUNDINGS:
-        raise ValueError(f"settings.rounding: unknown rounding {settings.rounding!r}")
-    for site in settings.sites:
-        if site not in SITES:
-            raise ValueError(f"settings.sites: unknown site {site!r}")
-    for spec in settings.formats:
-        try:
-            known = str(parse_spec(spec)) == spec
-        except SrddError as error:
-            raise ValueError(f"settings.formats: {error.message}") from None
-        if not known:
-            raise ValueError(f"settings.formats: {spec!r} is not a format with its scale rule")
-    for ranking in scan.rankings:
-        if ranking.metric not in METRICS:
-            raise ValueError(f"rankings: unknown metric {ranking.metric!r}")
-
-
-def _check_place(place: int, record: Record, scan: Scan) -> None:
-    """Whether the record belongs to what the settings say was measured."""
-    if record.site not in scan.settings.sites:
-        raise _fault(place, record, f"the settings have no site {record.site!r}")
+def _mismatch(record: Record, settings: Settings) -> str | None:
+    """Why the record does not belong to what the settings say was measured, if so."""
     spec = f"{record.format}:{record.scale_rule}"
-    if spec not in scan.settings.formats:
-        raise _fault(place, record, f"the settings have no format {spec!r}")
+    if record.site not in settings.sites:
+        return f"the settings have no site {record.site!r}"
+    if spec not in settings.formats:
+        return f"the settings have no format {spec!r}"
     if (record.operands is not None) != (record.site == "linear"):
-        raise _fault(place, record, "`operands` is for site linear, and only for it")
-    for name, ends in record.intervals or ():
-        if ends is not None and ends[0] > ends[1]:
-            raise _fault(place, record, f"intervals.{name} ends before it begins")
+        return "`operands` is for site linear, and only for it"
+    if (record.sums is None) != (record.replicates is None):
+        return "it has only one of `sums` and `replicates`"
+    return None
 
 
 def _replicate_fault(
@@ -120,7 +98,7 @@ def _replicate_fault(
     return None
 
 
-def _faults(records: Sequence[Record]) -> Faults:
+def _violations(records: Sequence[Record]) -> Violations:
     """What is wrong with records that hold sums."""
     sums: Sums = np.array([list(vars(record.sums).values()) for record in records], np.float64)
     for name, place in INDEX.items():
@@ -129,12 +107,13 @@ def _faults(records: Sequence[Record]) -> Faults:
     for part, whole in PARTS:
         above = sums[:, INDEX[part]] > sums[:, INDEX[whole]] * (1 + TOLERANCE)
         yield above, f"sums.{part} is above sums.{whole}"
-    yield from _metric_faults(records, sums)
-    counted = np.array([_histogram_total(record) for record in records], dtype=np.float64)
+    yield from _metric_violations(records, sums)
+    histograms = [record.token_sqnr_db for record in records]
+    counted = np.array([h and sum(h.counts) + h.undefined for h in histograms], dtype=np.float64)
     yield counted > sums[:, INDEX["tokens"]], "token_sqnr_db counts more tokens than there are"
 
 
-def _metric_faults(records: Sequence[Record], sums: Sums) -> Faults:
+def _metric_violations(records: Sequence[Record], sums: Sums) -> Violations:
     with np.errstate(over="ignore"):
         derived = derive(sums)
     for name, expected in derived.items():
@@ -146,8 +125,3 @@ def _metric_faults(records: Sequence[Record], sums: Sums) -> Faults:
             far | (np.isnan(given) != np.isnan(expected)),
             f"metrics.{name} does not follow from the sums",
         )
-
-
-def _histogram_total(record: Record) -> int:
-    tokens = record.token_sqnr_db
-    return 0 if tokens is None else sum(tokens.counts) + tokens.undefined

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from srdd.documents.document import Count, Fraction, Number, Part, Positive
+from srdd.documents.document import Count, Fraction, Number, Part, Positive, one_of
+from srdd.errors import SrddError
+from srdd.numerics import metrics
+from srdd.numerics.formats import ROUNDINGS, parse_spec
+from srdd.numerics.sites import SITES
 
 
 class Norm(Part):
@@ -52,11 +56,11 @@ class Layer(Part):
     """
 
     index: Count
-    name: str | None
-    type: str | None
-    norms: list[Norm]
-    linears: list[Linear]
-    experts: list[Experts] = Field(default_factory=list)
+    name: str | None = None
+    type: str | None = None
+    norms: list[Norm] = []
+    linears: list[Linear] = []
+    experts: list[Experts] = []
 
 
 class Model(Part):
@@ -69,17 +73,17 @@ class Model(Part):
 
     name: str
     source: Literal["folder", "hub", "memory", "prototype"]
-    revision: str | None
-    fingerprint: str | None
-    architecture: str | None
-    model_type: str | None
-    dtype: str | None
-    parameters: Count | None
-    hidden_size: Count | None
-    tokenizer: str | None
-    decoder: str | None
+    revision: str | None = None
+    fingerprint: str | None = None
+    architecture: str | None = None
+    model_type: str | None = None
+    dtype: str | None = None
+    parameters: Count | None = None
+    hidden_size: Count | None = None
+    tokenizer: str | None = None
+    decoder: str | None = None
     layers: list[Layer] = Field(min_length=1)
-    other_norms: list[Norm]
+    other_norms: list[Norm] = []
 
     @model_validator(mode="after")
     def _layers_in_order(self) -> Model:
@@ -92,40 +96,51 @@ class Calibration(Part):
     """Which text it was measured on. The fingerprints are of token ids, in order of the prompts.
 
     `replicate_rule` says what a prompt's replicate follows from: its fingerprint (`prompt`: the
-    number that the first ten digits are, modulo 64), or, in version 1, its place modulo 64 in the
-    `order` of the prompts.
+    number that the first ten digits are, modulo 64), or its place modulo 64 in the `order` of the
+    prompts, as in older files, which do not say.
     """
 
-    source: str | None
-    fingerprint: str | None
-    prompt_fingerprints: list[str]
-    prompts: Count | None
-    tokens: Count | None
-    truncated: Count | None
-    left_out: Count | None
-    max_length: Count | None
-    chat_template: bool | None
-    skip_first_token: bool | None
-    replicate_rule: Literal["prompt", "order"] = "prompt"
+    source: str | None = None
+    fingerprint: str | None = None
+    prompt_fingerprints: list[str] = []
+    prompts: Count | None = None
+    tokens: Count | None = None
+    truncated: Count | None = None
+    left_out: Count | None = None
+    max_length: Count | None = None
+    chat_template: bool | None = None
+    skip_first_token: bool | None = None
+    replicate_rule: Literal["prompt", "order"] = "order"
 
 
 class Thresholds(Part):
     """Where a layer is flagged; see `srdd.numerics.metrics.Thresholds`."""
 
-    sqnr_db: Number
-    deadzone: Fraction
-    saturation: Fraction
-    relative_error: Positive
+    sqnr_db: Number = metrics.Thresholds.sqnr_db
+    deadzone: Fraction = metrics.Thresholds.deadzone
+    saturation: Fraction = metrics.Thresholds.saturation
+    relative_error: Positive = metrics.Thresholds.relative_error
+
+
+def _complete_format(text: str) -> str:
+    """A format with its scale rule, as the program writes it."""
+    try:
+        complete = str(parse_spec(text))
+    except SrddError as error:
+        raise ValueError(error.message) from None
+    if complete != text:
+        raise ValueError(f"{text!r} is not a format with its scale rule")
+    return text
 
 
 class Settings(Part):
     """How it was measured."""
 
-    formats: list[str] = Field(min_length=1)
-    sites: list[str] = Field(min_length=1)
-    include: list[str] = Field(default_factory=list)
-    exclude: list[str] = Field(default_factory=list)
-    rounding: str
+    formats: list[Annotated[str, AfterValidator(_complete_format)]] = Field(min_length=1)
+    sites: list[Annotated[str, one_of(SITES)]] = Field(min_length=1)
+    include: list[str] = []
+    exclude: list[str] = []
+    rounding: Annotated[str, one_of(ROUNDINGS)]
     seed: int
     thresholds: Thresholds
 
@@ -133,10 +148,10 @@ class Settings(Part):
 class Run(Part):
     """When, where and with which software; not needed to read the figures."""
 
-    versions: dict[str, str]
-    device: str | None
-    kernel: str | None
-    batch_size: str | None
-    command: str | None
-    started: str
-    elapsed_s: Positive | None
+    versions: dict[str, str] = {}
+    device: str | None = None
+    kernel: str | None = None
+    batch_size: str | None = None
+    command: str | None = None
+    started: str = ""
+    elapsed_s: Positive | None = None

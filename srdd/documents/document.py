@@ -14,12 +14,12 @@ import os
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from srdd.errors import InputError, OutputError
 
@@ -42,7 +42,20 @@ Number = Annotated[float, Field(strict=True, ge=-LARGEST, le=LARGEST)]
 Positive = Annotated[float, Field(strict=True, ge=0, le=1e120)]
 AboveZero = Annotated[float, Field(strict=True, gt=0, le=LARGEST)]
 Fraction = Annotated[float, Field(strict=True, ge=0, le=1)]
-Interval = tuple[Number, Number]
+
+
+def one_of(names: Iterable[str]) -> Any:
+    """The constraint of a text field that it is one of `names`."""
+    return Field(pattern=f"^({'|'.join(names)})$")
+
+
+def _ordered(ends: tuple[float, float]) -> tuple[float, float]:
+    if ends[0] > ends[1]:
+        raise ValueError("it ends before it begins")
+    return ends
+
+
+Interval = Annotated[tuple[Number, Number], AfterValidator(_ordered)]
 
 
 class Part(BaseModel):

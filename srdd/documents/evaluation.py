@@ -8,10 +8,9 @@ is; the others are compared with it, prompt by prompt.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from srdd.documents.document import Count, Document, Interval, Part
 
@@ -49,12 +48,6 @@ class Text(Part):
     left_out: Count
     max_length: Count | None
     chat_template: bool
-
-    @model_validator(mode="after")
-    def _parallel(self) -> Text:
-        if len(self.indices) != len(self.predicted):
-            raise ValueError("`indices` and `predicted` have different lengths")
-        return self
 
 
 class Noise(Part):
@@ -127,14 +120,6 @@ class Result(Part):
         """Whether this is the model as it is."""
         return self.weights is None and self.activations is None and not self.noise
 
-    @model_validator(mode="after")
-    def _ordered(self) -> Result:
-        for name in ("loss", "perplexity", "loss_difference", "kl"):
-            interval = getattr(self, f"{name}_interval")
-            if interval is not None and interval[0] > interval[1]:
-                raise ValueError(f"`{name}_interval` ends before it begins")
-        return self
-
 
 class Evaluation(Document):
     """The result of an evaluation."""
@@ -148,30 +133,19 @@ class Evaluation(Document):
     results: list[Result] = Field(min_length=2)
     warnings: list[str]
 
-    @model_validator(mode="after")
-    def _holds_together(self) -> Evaluation:
-        if not self.results[0].is_plain:
-            raise ValueError("the first result is not the model as it is")
-        prompts = len(self.text.indices)
-        seen = set()
+    def check(self) -> None:
+        """Check that results are of the same prompts, each another one, the plain model first.
+
+        Raises:
+            ValueError: they are not.
+        """
+        kinds = [(result.weights, result.activations, result.noise) for result in self.results]
+        if not self.results[0].is_plain or len(set(kinds)) < len(kinds):
+            raise ValueError("results: the first is not the model as it is, or one occurs twice")
+        if self.settings.noise is None and any(noise for *_, noise in kinds):
+            raise ValueError("results: one has noise, and the settings have none")
+        lengths = {len(self.text.indices), len(self.text.predicted)}
         for result in self.results:
-            way = (result.weights, result.activations, result.noise)
-            if way in seen:
-                raise ValueError(f"a result occurs twice: {way}")
-            seen.add(way)
-            if result.noise and self.settings.noise is None:
-                raise ValueError("a result has noise, and the settings have none")
-            for values in (result.loss_by_prompt, result.kl_by_prompt):
-                if values is not None and len(values) != prompts:
-                    raise ValueError(f"a result has {len(values)} prompts, the text {prompts}")
-        return self
-
-
-def load_evaluation(path: str | Path) -> Evaluation:
-    """Read an Evaluation from a file.
-
-    Raises:
-        InputError: the file cannot be read, is none, is newer than this srdd, or contradicts
-            itself.
-    """
-    return Evaluation.load(path)
+            lengths |= {len(result.loss_by_prompt), len(result.kl_by_prompt or self.text.indices)}
+        if len(lengths) > 1:
+            raise ValueError("results: one has another number of prompts than the text")

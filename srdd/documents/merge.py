@@ -7,7 +7,9 @@ can change a model's last digits. With a batch size of 1 they are the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Sequence
+from operator import attrgetter
 
 from srdd.documents.records import (
     Measured,
@@ -19,27 +21,17 @@ from srdd.documents.records import (
     unseen_experts,
 )
 from srdd.documents.scan import Calibration, NotMeasured, Scan
-from srdd.documents.sensitivity import Sensitivity
 from srdd.documents.sensitivity_figures import merged
 from srdd.errors import MergeError, counted
 from srdd.prompts.fingerprints import set_fingerprint
 
-_MUST_AGREE: tuple[tuple[str, Callable[[Scan], object]], ...] = (
-    ("model fingerprint", lambda scan: scan.model.fingerprint),
-    ("architecture", lambda scan: scan.model.architecture),
-    ("dtype", lambda scan: scan.model.dtype),
-    ("tokenizer", lambda scan: scan.model.tokenizer),
-    ("formats", lambda scan: sorted(scan.settings.formats)),
-    ("sites", lambda scan: sorted(scan.settings.sites)),
-    ("include", lambda scan: scan.settings.include),
-    ("exclude", lambda scan: scan.settings.exclude),
-    ("rounding", lambda scan: scan.settings.rounding),
-    ("seed", lambda scan: scan.settings.seed),
-    ("thresholds", lambda scan: scan.settings.thresholds.model_dump()),
-    ("max_length", lambda scan: scan.calibration.max_length),
-    ("chat_template", lambda scan: scan.calibration.chat_template),
-    ("skip_first_token", lambda scan: scan.calibration.skip_first_token),
+_MUST_AGREE = (
+    *("model.fingerprint", "model.architecture", "model.dtype", "model.tokenizer"),
+    *("settings.formats", "settings.sites", "settings.include", "settings.exclude"),
+    *("settings.rounding", "settings.seed", "settings.thresholds"),
+    *("calibration.max_length", "calibration.chat_template", "calibration.skip_first_token"),
 )
+"""Paths in the document; the order of a list does not matter."""
 
 
 def _check_settings(first: Scan, other: Scan, who: str) -> None:
@@ -49,11 +41,11 @@ def _check_settings(first: Scan, other: Scan, who: str) -> None:
             "the order of the prompts",
             "scan the model again",
         )
-    for name, read in _MUST_AGREE:
-        a, b = read(first), read(other)
-        if a != b:
+    for path in _MUST_AGREE:
+        a, b = (attrgetter(path)(scan) for scan in (first, other))
+        if (sorted(a) != sorted(b)) if isinstance(a, list) else (a != b):
             raise MergeError(
-                f"{who} differ in {name}: {a} and {b}",
+                f"{who} differ in {path}: {a} and {b}",
                 "merge scans of one model that were made with the same settings",
             )
 
@@ -74,12 +66,9 @@ def _check_prompts(first: Calibration, other: Calibration, who: str) -> None:
         return
     count = len(places)
     overlap = [(len(first.prompt_fingerprints) - count + n, n) for n in range(count)]
+    where = f"such as number {places[0][0]} of one and number {places[0][1]} of the other"
     if places == overlap:
         where = "they overlap: the last of one are the first of the other"
-    elif count == len(other.prompt_fingerprints):
-        where = "all prompts of the second"
-    else:
-        where = f"such as number {places[0][0]} of one and number {places[0][1]} of the other"
     raise MergeError(
         f"{who} have {counted(count, 'prompt')} in common, which would count twice; {where}",
         "cut a prompt set into parts with --skip and --limit; where a prompt does stand twice in "
@@ -92,28 +81,26 @@ def _added(parts: Sequence[Scan]) -> list[Measured]:
     """The sums of all parts."""
     total: dict[tuple[object, ...], Measured] = {}
     for part in parts:
-        for one in map(from_record, part.records):
-            key = (one.layer, *one.group, one.tensor)
+        for measured in map(from_record, part.records):
+            key = (measured.layer, *measured.group, measured.tensor)
             if key not in total:
-                total[key] = one
-            elif one.site != "weight":  # the same weights in all, whatever the prompts
-                total[key] = add(total[key], one)
+                total[key] = measured
+            elif measured.site != "weight":  # the same weights in all, whatever the prompts
+                total[key] = add(total[key], measured)
     return list(total.values())
 
 
 def _not_measured(parts: Sequence[Scan]) -> list[NotMeasured]:
     """What has no figures in any part; of stacked experts, those that saw no token in any."""
-    missing = {(one.module, one.site): one for one in parts[0].not_measured}
-    for part in parts[1:]:
-        others = {(one.module, one.site): one for one in part.not_measured}
-        for key, one in list(missing.items()):
-            del missing[key]
-            if key in others and (kept := _in_both(one, others[key])):
-                missing[key] = kept
-    return list(missing.values())
+    by_part = [{(each.module, each.site): each for each in part.not_measured} for part in parts]
+    in_all = [key for key in by_part[0] if all(key in part for part in by_part)]
+    merged = (functools.reduce(_in_both, [part.get(key) for part in by_part]) for key in in_all)
+    return [each for each in merged if each is not None]
 
 
-def _in_both(a: NotMeasured, b: NotMeasured) -> NotMeasured | None:
+def _in_both(a: NotMeasured | None, b: NotMeasured | None) -> NotMeasured | None:
+    if a is None or b is None:
+        return None
     unseen_a, unseen_b = experts_in(a.reason), experts_in(b.reason)
     if unseen_a is None or unseen_b is None:
         # One of the two may not have been measured at all: then the other tells more.
@@ -139,34 +126,29 @@ def _merge(parts: Sequence[Scan]) -> Scan:
     }
     measured = _added(parts)
     records, rankings = build(measured, rounding=first.settings.rounding, seed=first.settings.seed)
-    fingerprints = [one for part in parts for one in part.calibration.prompt_fingerprints]
-    sources = dict.fromkeys(part.calibration.source for part in parts)
+    fingerprints = [text for part in parts for text in part.calibration.prompt_fingerprints]
+    sources = dict.fromkeys(part.calibration.source for part in parts if part.calibration.source)
     calibration = first.calibration.model_copy(
         update={
-            "source": " + ".join(source for source in sources if source) or None,
+            "source": " + ".join(sources) or None,
             "fingerprint": set_fingerprint(fingerprints) if fingerprints else None,
             "prompt_fingerprints": fingerprints,
             **totals,
         }
     )
     elapsed_s = sum(part.run.elapsed_s or 0.0 for part in parts)
+    costs = [part.sensitivity for part in parts if part.sensitivity is not None]
     return first.model_copy(
         update={
             "calibration": calibration,
             "run": first.run.model_copy(update={"elapsed_s": elapsed_s}),
             "records": records,
             "rankings": rankings,
-            "sensitivity": _sensitivity(parts),
+            "sensitivity": merged(costs) if len(costs) == len(parts) else None,
             "not_measured": _not_measured(parts),
             "warnings": _warnings(parts, measured, totals["prompts"]),
         }
     )
-
-
-def _sensitivity(parts: Sequence[Scan]) -> Sensitivity | None:
-    """That of all parts; None where one of them has none, or it was measured in another way."""
-    sections = [part.sensitivity for part in parts if part.sensitivity is not None]
-    return merged(sections) if len(sections) == len(parts) else None
 
 
 def merge_scans(

@@ -32,18 +32,13 @@ def scan_html(scan: Scan) -> str:
 def _rows(scan: Scan) -> Iterator[tuple[str, ...]]:
     groups: dict[tuple[str, str, str], list[tuple[float, int]]] = {}
     for record in scan.records:
-        key: tuple[str, str, str] = (
-            record.site,
-            record.operands or "",
-            f"{record.format}:{record.scale_rule}",
-        )
+        key = record.site, str(record.operands or ""), f"{record.format}:{record.scale_rule}"
         figures = groups.setdefault(key, [])
         if record.metrics.sqnr_db is not None:
             figures.append((record.metrics.sqnr_db, record.layer))
     for key, figures in groups.items():
-        if not figures:
-            yield (*key, "0", "-", "-", "-")
-            continue
-        lowest, layer = min(figures)
-        median = sorted(value for value, _ in figures)[len(figures) // 2]
-        yield (*key, str(len(figures)), f"{lowest:.2f}", str(layer), f"{median:.2f}")
+        shown = ["-", "-", "-"]
+        if figures:
+            (lowest, layer), (median, _) = min(figures), sorted(figures)[len(figures) // 2]
+            shown = [f"{lowest:.2f}", str(layer), f"{median:.2f}"]
+        yield (*key, str(len(figures)), *shown)

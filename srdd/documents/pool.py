@@ -31,13 +31,8 @@ def pool_groups(groups: Iterable[Sequence[Record]], *, rounding: str) -> list[Re
     Raises:
         InputError: the records hold no sums, so they cannot be added.
     """
-    members = [list(group) for group in groups]
-    if not members:
-        return []
-    return records_of(
-        [_pooled(group) for group in members],
-        rounding=rounding,
-    )
+    members = [_pooled(group) for group in groups]
+    return records_of(members, rounding=rounding) if members else []
 
 
 def pool(records: Sequence[Record], *, rounding: str) -> Record:
@@ -76,5 +71,5 @@ def stability_of(
         seed: of the bootstrap.
     """
     stacked = np.stack([from_record(record).replicates for record in records], axis=1)
-    found = stability(stacked, metric, top_k, seed=seed)
-    return found.tau_halves, found.top_k_change
+    result = stability(stacked, metric, top_k, seed=seed)
+    return result.tau_halves, result.top_k_change

@@ -49,13 +49,8 @@ class _Layer(_Lenient):
     relative_error: Positive | None = None
 
 
-class _Thresholds(_Lenient):
+class _Thresholds(_Lenient, schema.Thresholds):
     """Those of the guide where the file has none."""
-
-    sqnr_db: Number = 20.0
-    deadzone: Fraction = 0.05
-    saturation: Fraction = 0.01
-    relative_error: Positive = 0.10
 
 
 class _Config(_Lenient):
@@ -117,11 +112,6 @@ def _record(layer: _Layer, spec: FormatSpec) -> schema.Record:
         "relative_error": layer.relative_error,
     }
     metrics = schema.Metrics.model_validate(dict.fromkeys(METRICS) | values)
-    undefined = {
-        metric: _NOT_MEASURED.get(metric, "the file does not give it")
-        for metric, value in metrics
-        if value is None
-    }
     sqnr = layer.sqnr_db
     return schema.Record(
         layer=layer.layer_id,
@@ -131,49 +121,25 @@ def _record(layer: _Layer, spec: FormatSpec) -> schema.Record:
         scale_rule=spec.scale_rule,
         metrics=metrics,
         vs_floor_db=None if sqnr is None else sqnr - floor_of(spec, ROUNDING).sqnr_db,
-        intervals=None,
-        token_sqnr_db=None,
-        undefined=undefined,
-        sums=None,
-        replicates=None,
+        undefined={
+            metric: _NOT_MEASURED.get(metric, "the file does not give it")
+            for metric, value in metrics
+            if value is None
+        },
     )
 
 
 def _scan(file: _File, spec: FormatSpec) -> schema.Scan:
     config, per_layer = file.config, file.report.per_layer
-    count = config.num_layers or 1 + max(layer.layer_id for layer in per_layer)
     measured = {layer.layer_id for layer in per_layer}
+    count = config.num_layers or 1 + max(measured)
     return schema.Scan(
         model=schema.Model(
             name=config.model_path or "unknown",
             source="prototype",
-            revision=None,
-            fingerprint=None,
-            architecture=None,
-            model_type=None,
-            dtype=None,
-            parameters=None,
-            hidden_size=None,
-            tokenizer=None,
-            decoder=None,
-            layers=[
-                schema.Layer(index=index, name=None, type=None, norms=[], linears=[])
-                for index in range(count)
-            ],
-            other_norms=[],
+            layers=[schema.Layer(index=index) for index in range(count)],
         ),
-        calibration=schema.Calibration(
-            source=None,
-            fingerprint=None,
-            prompt_fingerprints=[],
-            prompts=None,
-            tokens=None,
-            truncated=None,
-            left_out=None,
-            max_length=None,
-            chat_template=None,
-            skip_first_token=None,
-        ),
+        calibration=schema.Calibration(),
         settings=schema.Settings(
             formats=[str(spec)],
             sites=["output"],
@@ -181,15 +147,7 @@ def _scan(file: _File, spec: FormatSpec) -> schema.Scan:
             seed=0,
             thresholds=schema.Thresholds.model_validate(config.thresholds.model_dump()),
         ),
-        run=schema.Run(
-            versions={},
-            device=None,
-            kernel=None,
-            batch_size=None,
-            command=None,
-            started=file.timestamp or "",
-            elapsed_s=None,
-        ),
+        run=schema.Run(started=file.timestamp or ""),
         records=[_record(layer, spec) for layer in per_layer],
         rankings=[],
         not_measured=[

@@ -101,13 +101,10 @@ def _record(
     single = {name: values[0] for name, values in sums.to_lists(pooled[None]).items()}
     return schema.Record.model_validate(
         {
-            "layer": measured.layer,
-            "site": measured.site,
-            "tensor": measured.tensor,
+            **{name: getattr(measured, name) for name in ("layer", "site", "tensor", "operands")},
             "shared_with": list(measured.shared_with),
             "format": measured.spec.format.name,
             "scale_rule": measured.spec.scale_rule,
-            "operands": measured.operands,
             "metrics": metrics,
             "vs_floor_db": None if sqnr is None else sqnr - _floor_db(measured, pooled, rounding),
             "intervals": {

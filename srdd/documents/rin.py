@@ -12,8 +12,8 @@ finds them by the layer's index.
 
 from __future__ import annotations
 
-import copy
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -32,14 +32,11 @@ def unusable_reason(
 
     Trainers accept some of these and then do something else than was meant.
     """
-    if num_stages == 1:
+    if num_stages in (1, 2):
         return (
-            "num_stages 1 gives no noise at all, since the first stage is always clean",
-            "use at least 3 stages; constant noise is 3 stages with sigma_end = sigma_start",
-        )
-    if num_stages == 2:
-        return (
-            "num_stages 2 makes trainers divide by zero",
+            "num_stages 1 gives no noise at all, since the first stage is always clean"
+            if num_stages == 1
+            else "num_stages 2 makes trainers divide by zero",
             "use at least 3 stages; constant noise is 3 stages with sigma_end = sigma_start",
         )
     if not FEWEST_STAGES <= num_stages <= MOST_STAGES:
@@ -260,17 +257,11 @@ class RinConfig(Document):
 
     @model_validator(mode="after")
     def _layers_once(self) -> RinConfig:
-        seen: set[int] = set()
-        for tier in self.tiers:
-            for entry in tier.layers:
-                if entry.layer >= self.source.layers:
-                    raise ValueError(
-                        f"tier {tier.name!r} names layer {entry.layer}, and the model has "
-                        f"{self.source.layers} layers"
-                    )
-                if entry.layer in seen:
-                    raise ValueError(f"layer {entry.layer} gets noise twice")
-                seen.add(entry.layer)
+        for layer, times in Counter(entry.layer for entry in self.layers).items():
+            if layer >= (count := self.source.layers):
+                raise ValueError(f"a tier names layer {layer}, and the model has {count} layers")
+            if times > 1:
+                raise ValueError(f"layer {layer} gets noise twice")
         return self
 
     @property
@@ -284,24 +275,24 @@ class RinConfig(Document):
         return [entry for tier in self.tiers for entry in tier.layers]
 
     @classmethod
-    def upgraded(cls, content: dict[str, Any]) -> dict[str, Any]:
-        """The content with the present name of its metric.
+    def from_object(cls, content: dict[str, Any], name: str) -> RinConfig:
+        """A parsed JSON object -> the RinConfig.
 
         What used to be ranked by `floor_distance_db` is ranked by `vs_floor_db`, the same figure
         with the other sign.
+
+        Raises:
+            InputError: it is of another kind, newer than this srdd, or invalid.
         """
-        source = content.get("source")
-        if not isinstance(source, dict) or source.get("metric") != "floor_distance_db":
-            return content
-        content = copy.deepcopy(content)
-        content["source"]["metric"] = "vs_floor_db"
-        tiers = content.get("tiers")
-        for tier in tiers if isinstance(tiers, list) else ():
-            layers = tier.get("layers") if isinstance(tier, dict) else None
-            for entry in layers if isinstance(layers, list) else ():
-                if isinstance(entry, dict) and isinstance(entry.get("value"), float):
-                    entry["value"] *= -1
-        return content
+        config = super().from_object(content, name)
+        if config.source.metric != "floor_distance_db":
+            return config
+        renamed = config.model_dump()
+        renamed["source"]["metric"] = "vs_floor_db"
+        for tier in renamed["tiers"]:
+            for entry in tier["layers"]:
+                entry["value"] *= -1
+        return cls.model_validate(renamed)
 
 
 def load_rin(path: str | Path) -> RinConfig:

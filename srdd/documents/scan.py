@@ -7,7 +7,7 @@ rankings can be had again from the file alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -31,11 +31,12 @@ from srdd.documents.document import (
     Number,
     Part,
     Positive,
+    one_of,
 )
 from srdd.documents.sensitivity import Sensitivity
 from srdd.errors import UsageError
 from srdd.numerics.histogram import BINS
-from srdd.numerics.metrics import METRICS, Metric
+from srdd.numerics.metrics import METRICS
 from srdd.numerics.sites import OPERANDS
 from srdd.numerics.sums import COUNTS, FIELDS
 
@@ -51,11 +52,6 @@ def _part(name: str, doc: str, fields: Mapping[str, Any]) -> Any:
     part = create_model(name, __base__=Part, __module__=__name__, **keys)
     part.__doc__ = doc
     return part
-
-
-def _range(metric: Metric) -> Any:
-    lowest = None if metric.unit == "dB" else 0
-    return Annotated[Number, Field(ge=lowest, le=metric.largest)] | None
 
 
 if TYPE_CHECKING:
@@ -86,7 +82,10 @@ else:
     Metrics = _part(
         "Metrics",
         "Metrics of pooled sums; null where undefined, with the reason in the record.",
-        {name: _range(metric) for name, metric in METRICS.items()},
+        {
+            name: Annotated[Number, Field(ge=metric.least, le=metric.largest)] | None
+            for name, metric in METRICS.items()
+        },
     )
     Intervals = _part(
         "Intervals",
@@ -129,17 +128,21 @@ class Record(Part):
     layer: Count
     site: str
     tensor: str
-    shared_with: list[str] = Field(default_factory=list)
+    shared_with: list[str] = []
     format: str
     scale_rule: str
     operands: Operands | None = None
     metrics: Metrics
     vs_floor_db: Number | None
-    intervals: Intervals | None
-    token_sqnr_db: TokenSqnr | None
+    intervals: Intervals | None = None
+    token_sqnr_db: TokenSqnr | None = None
     undefined: dict[str, str]
-    sums: Sums | None
-    replicates: Replicates | None
+    sums: Sums | None = None
+    replicates: Replicates | None = None
+
+
+IDENTITY = ("layer", "site", "tensor", "format", "scale_rule", "operands")
+"""What tells a record from all others of its scan."""
 
 
 class Ranking(Part):
@@ -149,7 +152,7 @@ class Ranking(Part):
     format: str
     scale_rule: str
     operands: Operands | None = None
-    metric: str
+    metric: Annotated[str, one_of(METRICS)]
     top_k: Count
     tau_halves: Annotated[float, Field(ge=-1, le=1)] | None
     top_k_change: Fraction | None
@@ -183,10 +186,7 @@ class Scan(Document):
     def _records_once(self) -> Scan:
         seen: set[tuple[object, ...]] = set()
         for record in self.records:
-            key = (
-                *(record.layer, record.site, record.tensor),
-                *(record.format, record.scale_rule, record.operands),
-            )
+            key = tuple(getattr(record, name) for name in IDENTITY)
             if key in seen:
                 raise ValueError(f"layer {record.layer} occurs twice in {record.site}")
             if record.layer >= len(self.model.layers):
@@ -252,10 +252,10 @@ class Scan(Document):
         formats = self.settings.formats if format == "all" else [format]
         return [
             _row(record)
-            for one in sites
+            for each in sites
             for name in formats
-            for which in (OPERANDS if operands == "all" and one == "linear" else (operands,))
-            for record in self.select(one, name, None if which == "all" else which)
+            for which in (OPERANDS if operands == "all" and each == "linear" else (operands,))
+            for record in self.select(each, name, None if which == "all" else which)
         ]
 
     def to_pandas(self) -> Any:
@@ -339,17 +339,13 @@ class Scan(Document):
     def upgraded(cls, content: dict[str, Any]) -> dict[str, Any]:
         """The content of a file of version 1 as that of the present version.
 
-        Version 1 has `floor_distance_db`, the floor minus the SQNR, instead of `vs_floor_db`, and
-        dealt prompts into replicates by their order.
+        Version 1 has `floor_distance_db`, the floor minus the SQNR, instead of `vs_floor_db`.
         """
         if content["schema_version"] != 1:
             return content
-        records = content.get("records")
-        if isinstance(records, list):
-            records = [_of_version_1(one) if isinstance(one, dict) else one for one in records]
-        content = content | {"schema_version": VERSION, "records": records}
-        if isinstance(calibration := content.get("calibration"), dict):
-            content["calibration"] = {"replicate_rule": "order"} | calibration
+        content = content | {"schema_version": VERSION}
+        if isinstance(records := content.get("records"), list):
+            content["records"] = [_of_version_1(record) for record in records]
         return content
 
     def check(self) -> None:
@@ -359,28 +355,29 @@ class Scan(Document):
         check_scan(self)
 
 
-def _of_version_1(record: dict[str, Any]) -> dict[str, Any]:
-    record = dict(record)
-    if "floor_distance_db" in record:
-        distance = record.pop("floor_distance_db")
-        record["vs_floor_db"] = -distance if isinstance(distance, float) else distance
-    return record
+def _of_version_1(record: Any) -> Any:
+    """A record, valid or not, as the present version has it."""
+    if not isinstance(record, dict) or "floor_distance_db" not in record:
+        return record
+    distance = record["floor_distance_db"]
+    rest = {name: value for name, value in record.items() if name != "floor_distance_db"}
+    return rest | {"vs_floor_db": -distance if isinstance(distance, float) else distance}
 
 
 def _row(record: Record) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        name: getattr(record, name)
-        for name in ("layer", "site", "tensor", "format", "scale_rule", "operands")
+    parts: tuple[tuple[str, object, Iterable[str]], ...] = (
+        ("{}", record, IDENTITY),
+        ("{}", record.sums, ("tokens", "elements", "nonfinite")),
+        ("{}", record.metrics, METRICS),
+        ("{}_interval", record.intervals, METRICS),
+        ("{}", record, ("vs_floor_db",)),
+        ("token_sqnr_db_{}", record.token_sqnr_db, ("p5", "p50", "p95")),
+    )
+    return {
+        column.format(name): getattr(part, name, None)
+        for column, part, names in parts
+        for name in names
     }
-    for name in ("tokens", "elements", "nonfinite"):
-        row[name] = getattr(record.sums, name, None)
-    row |= dict(record.metrics)
-    for name in METRICS:
-        row[f"{name}_interval"] = getattr(record.intervals, name, None)
-    row["vs_floor_db"] = record.vs_floor_db
-    for name in ("p5", "p50", "p95"):
-        row[f"token_sqnr_db_{name}"] = getattr(record.token_sqnr_db, name, None)
-    return row
 
 
 def is_scan(content: dict[str, Any]) -> bool:

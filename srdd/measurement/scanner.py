@@ -166,6 +166,7 @@ def measure_model(
             max_length=plan.max_length,
             chat_template=tokenized.chat_template,
             skip_first_token=plan.skip_first_token,
+            replicate_rule="prompt",
         ),
         settings=schema.Settings(
             formats=plan.formats,

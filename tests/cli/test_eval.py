@@ -15,7 +15,7 @@ import pytest
 from srdd import load_scan, suggest
 from srdd.cli import app
 from srdd.cli.eval import operands
-from srdd.documents.evaluation import load_evaluation
+from srdd.documents.evaluation import Evaluation
 from srdd.errors import UsageError
 from srdd.noise.exports import export
 
@@ -110,7 +110,7 @@ def test_several_formats_side_by_side(srdd: Command, folder: Path, text: Path) -
         *("--weights", "int4_g32", "-o", "out.json"),
     )
     assert told.code == 0, told.err
-    found = load_evaluation("out.json")
+    found = Evaluation.load("out.json")
     assert [(result.weights, result.activations) for result in found.results] == [
         (None, None),
         ("mxfp4:even", "mxfp4:even"),
@@ -141,13 +141,13 @@ def test_a_file_is_kept_unless_forced(srdd: Command, folder: Path, text: Path) -
     assert ("exists already" in message, "--force" in hint) == (True, True)
     assert Path("out.json").read_text() == "mine"
     assert srdd("eval", folder, "--prompts", text, "-o", "out.json", "--force").code == 0
-    assert load_evaluation("out.json").results
+    assert Evaluation.load("out.json").results
 
 
 def test_a_text_is_read_as_one(srdd: Command, folder: Path, text: Path) -> None:
     told = srdd("eval", folder, "--text", text, "--max-length", 16, "--limit", 3, "-o", "out.json")
     assert told.code == 0, told.err
-    found = load_evaluation("out.json")
+    found = Evaluation.load("out.json")
     assert (found.text.form, found.text.predicted) == ("text", [15, 15, 15])
     assert (found.text.source, found.text.max_length) == (str(text), 16)
     assert "3 pieces, 45 predicted tokens" in told.out
@@ -156,7 +156,7 @@ def test_a_text_is_read_as_one(srdd: Command, folder: Path, text: Path) -> None:
 def test_patterns_select_what_is_simulated(srdd: Command, folder: Path, text: Path) -> None:
     told = srdd("eval", folder, "--prompts", text, "--include", "mlp", "-o", "out.json")
     assert told.code == 0, told.err
-    found = load_evaluation("out.json")
+    found = Evaluation.load("out.json")
     assert found.results[1].simulated == 9
     assert found.settings.include == ["mlp"]
 
@@ -167,7 +167,7 @@ def test_noise_doubles_the_rows(srdd: Command, folder: Path, text: Path, rin: Pa
         *("-o", "out.json", "--seed", 3),
     )
     assert told.code == 0, told.err
-    found = load_evaluation("out.json")
+    found = Evaluation.load("out.json")
     assert [result.noise for result in found.results] == [False, True, False, True]
     assert found.settings.noise.config == str(rin)
     assert (found.settings.noise.step, found.settings.noise.seed) == (40, 3)
@@ -277,7 +277,7 @@ def test_no_figure_is_cut_however_long_the_names(
     told = srdd("eval", folder, "--prompts", text, *formats, "-o", f"{columns}.json")
     assert told.code == 0, told.err
     row = table(told.out)[2]
-    kl = load_evaluation(f"{columns}.json").results[1].kl
+    kl = Evaluation.load(f"{columns}.json").results[1].kl
     assert kl is not None
     assert row.split()[:2] == ["mxfp4+hadamard32:floor", "mxfp8_e4m3+hadamard32:floor"]
     assert f"{kl:.4f}" in row.split()

@@ -73,7 +73,7 @@ def test_standard_output_gets_the_document_alone(
         ),
         (
             "a.json other.json -o m.json",
-            "a.json and other.json differ in max_length: None and 5",
+            "a.json and other.json differ in calibration.max_length: None and 5",
             "same",
         ),
         ("a.json -o m.json", "there is only one part to merge", "two scans or more"),

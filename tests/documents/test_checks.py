@@ -82,15 +82,18 @@ FAULTS: dict[str, tuple[Change, str]] = {
     "format": (in_record("format", "mxfp5"), "the settings have no format 'mxfp5:floor'"),
     "site": (in_record("site", "weight"), "the settings have no site 'weight'"),
     "operands": (in_record("operands", "both"), "`operands` is for site linear"),
-    "interval": (in_record("intervals.sqnr_db", [2.0, 1.0]), "intervals.sqnr_db ends before"),
+    "interval": (
+        in_record("intervals.sqnr_db", [2.0, 1.0]),
+        "records.1.intervals.sqnr_db: it ends before",
+    ),
     "histogram": (in_record("token_sqnr_db.counts", [10**9]), "token_sqnr_db counts more tokens"),
     "huge bin": (in_record("token_sqnr_db.counts", [2**63]), "records.1.token_sqnr_db.counts.0"),
     "far bin": (in_record("token_sqnr_db.first_bin", BINS + 1), "records.1.token_sqnr_db"),
-    "unknown format": (setting("formats", ["mxfp5:floor"]), "settings.formats: unknown format"),
+    "unknown format": (setting("formats", ["mxfp5:floor"]), "settings.formats.0: unknown format"),
     "no scale rule": (setting("formats", ["mxfp4"]), "'mxfp4' is not a format with its scale rule"),
-    "unknown site": (setting("sites", ["outputs"]), "settings.sites: unknown site 'outputs'"),
-    "rounding": (setting("rounding", "up"), "settings.rounding: unknown rounding 'up'"),
-    "ranking": (in_ranking, "rankings: unknown metric 'psnr_db'"),
+    "unknown site": (setting("sites", ["outputs"]), "settings.sites.0: "),
+    "rounding": (setting("rounding", "up"), "settings.rounding: "),
+    "ranking": (in_ranking, "rankings.0.metric: "),
 }
 
 

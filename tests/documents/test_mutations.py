@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
+import os
 import random
 import sys
 import tempfile
@@ -18,9 +19,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 import pytest
-from made_scans import made, prototype, rising, scan_of
+from made_scans import costing, made, prototype, rising, scan_of
 from mutations import mutated
 
 from srdd.cli.app import run
@@ -29,32 +31,37 @@ from srdd.documents.document import Document
 from srdd.documents.evaluation import Evaluation
 from srdd.documents.rin import RinConfig
 from srdd.documents.scan import Scan
+from srdd.documents.sensitivity import Joint, NoiseCost
+from srdd.documents.sensitivity_figures import figure
 from srdd.errors import SrddError
 from srdd.noise import suggest
 
 EACH = 50
 SLOWEST_S = 20.0
 
-ALWAYS = ["report x.json"]
-"""What is tried with a document that no command reads."""
+OTHER_COMMANDS = ["report x.json"]
+"""What is tried with a document that is no scan."""
 
 SCAN_COMMANDS = [
     "report x.json",
     *(
         f"report x.json --as {form} --by {by} --all -o out.{form} --force"
-        for form in ("terminal", "markdown", "html", "csv")
+        for form in ("terminal", "markdown", "html", "csv", "json")
         for by in ("layer", "tensor", "kind")
     ),
     "suggest x.json -q",
+    "suggest x.json --metric kl -q",
     "suggest x.json --strategy all -o plan --force -q",
     "suggest x.json --metric vs_floor_db --strategy zone --zones breaks -q",
     "compare x.json good.json --fail-on sqnr_db<-0.5",
     "compare good.json x.json --by tensor --as json -o out.json --force",
     "compare x.json x.json --by kind --as markdown",
+    "compare x.json good.json --metric kl --fail-on kl>0.1",
+    "compare x.json x.json --metric kl --by tensor --as csv -o out.csv --force",
     "merge x.json good.json --repeated -o merged.json --force",
     "merge good.json x.json --repeated -o merged.json --force",
 ]
-"""Two of these are tried with each scan that can be read."""
+"""Two of these are tried with each mutated scan, whether it can be read or not."""
 
 
 @cache
@@ -64,6 +71,7 @@ def documents() -> dict[str, tuple[dict[str, Any], type[Document]]]:
     config = suggest(made(rising(4)), "zone")
     return {
         "scan": (orjson.loads(scan.to_json()), Scan),
+        "sensitivity": (orjson.loads(a_sensitivity().to_json()), Scan),
         "prototype": (prototype(), Scan),
         "rin": (orjson.loads(config.to_json()), RinConfig),
         "evaluation": (orjson.loads(an_evaluation().to_json()), Evaluation),
@@ -80,6 +88,25 @@ def a_scan() -> Scan:
         formats={"mxfp4:floor": 0.0, "nvfp4:token": 1.5},
         prompts=4,
     )
+
+
+def a_sensitivity() -> Scan:
+    """A scan with costs, joint figures, noise and checks."""
+    scan = costing([0.01, 0.02, 0.03, 0.05])
+    assert scan.sensitivity is not None
+    nats = figure(np.array([0.5, 1.5]), np.array(scan.sensitivity.tokens))
+    joint = [
+        Joint(**nats, scope=scope, name=name, format="mxfp4:floor", operands="both")
+        for scope, name in (("all", ""), ("layer", "1"), ("kind", "up"))
+    ]
+    norm = "model.layers.1.input_layernorm"
+    noise = [NoiseCost(**nats, layer=1, tensor=norm, parameter="norm")]
+    update = {
+        "joint": joint,
+        "noise": noise,
+        "not_measured": {"lm_head": "not a linear of a layer"},
+    }
+    return scan.model_copy(update={"sensitivity": scan.sensitivity.model_copy(update=update)})
 
 
 def an_evaluation() -> Evaluation:
@@ -152,13 +179,11 @@ def problems(kind: str, seed: int) -> Iterator[str]:
     original, document = documents()[kind]
     content = mutated(original, seed)
     Path("x.json").write_bytes(content)
-    lines = list(ALWAYS)
+    lines = random.Random(seed).sample(SCAN_COMMANDS, 2) if document is Scan else OTHER_COMMANDS
     with contextlib.suppress(SrddError):
         read = document.parse(content, "x.json")
         yield "readable"
         assert document.parse(read.to_json(), "again") == read
-        if document is Scan:
-            lines = random.Random(seed).sample(SCAN_COMMANDS, 2)
         use(read)
     for line in lines:
         started = time.monotonic()
@@ -198,12 +223,15 @@ def use(document: Document) -> None:
 
 def tried(kind: str, seeds: Iterator[int] | range) -> tuple[int, list[str]]:
     """How many of the mutated documents could be read, and all that went wrong."""
-    Path("good.json").write_bytes(orjson.dumps(documents()["scan"][0]))
+    good = "sensitivity" if kind == "sensitivity" else "scan"
+    Path("good.json").write_bytes(orjson.dumps(documents()[good][0]))
     ends = list(itertools.chain.from_iterable(safely(kind, seed) for seed in seeds))
     return ends.count("readable"), [end for end in ends if end != "readable"]
 
 
-@pytest.mark.parametrize("kind", ["scan", "prototype", "rin", "evaluation", "comparison"])
+@pytest.mark.parametrize(
+    "kind", ["scan", "sensitivity", "prototype", "rin", "evaluation", "comparison"]
+)
 def test_no_mutation_ends_in_an_internal_error(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,7 +244,8 @@ def test_no_mutation_ends_in_an_internal_error(
 def main() -> None:
     count = int(sys.argv[1])
     kinds = sys.argv[2:] or list(documents())
-    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
         for kind in kinds:
             readable = 0
             for start in range(0, count, 100):
@@ -225,6 +254,7 @@ def main() -> None:
                 report = f"{kind}: {min(start + 100, count)} mutated, {readable} readable"
                 sys.stdout.write("\n    ".join([report, *wrong]) + "\n")
                 sys.stdout.flush()
+        os.chdir("/")
 
 
 if __name__ == "__main__":

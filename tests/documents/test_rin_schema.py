@@ -102,7 +102,7 @@ LAYER = (*TIER, "layers", 1)
         (put(0.0, *LAYER, "multiplier"), "tiers.0.layers.1.multiplier"),
         (put(-1.0, *LAYER, "multiplier"), "tiers.0.layers.1.multiplier"),
         (put(0, *LAYER, "layer"), "layer 0 gets noise twice"),
-        (put(4, *LAYER, "layer"), "tier 'all' names layer 4, and the model has 4 layers"),
+        (put(4, *LAYER, "layer"), "a tier names layer 4, and the model has 4 layers"),
         (put("here", "unheard_of"), "unheard_of: Extra inputs are not permitted"),
     ],
 )

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import srdd
-from srdd.documents.evaluation import Evaluation, load_evaluation
+from srdd.documents.evaluation import Evaluation
 from srdd.errors import InputError, UsageError
 from srdd.measurement.listener import Listener
 from srdd.model.checkpoint import find
@@ -304,7 +304,7 @@ def test_a_rule_over_whole_tensors_is_told(tokenizer: Any) -> None:
 
 def test_the_document_comes_back_from_its_file(evaluation: Evaluation, tmp_path: Any) -> None:
     evaluation.save(tmp_path / "eval.json")
-    assert load_evaluation(tmp_path / "eval.json") == evaluation
+    assert Evaluation.load(tmp_path / "eval.json") == evaluation
 
 
 def _shorter(found: dict[str, Any]) -> None:
