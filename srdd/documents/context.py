@@ -133,11 +133,21 @@ def _complete_format(text: str) -> str:
     return text
 
 
+def _each_once(names: list[str]) -> list[str]:
+    if len(set(names)) < len(names):
+        raise ValueError("a name occurs twice")
+    return names
+
+
 class Settings(Part):
     """How it was measured."""
 
-    formats: list[Annotated[str, AfterValidator(_complete_format)]] = Field(min_length=1)
-    sites: list[Annotated[str, one_of(SITES)]] = Field(min_length=1)
+    formats: Annotated[
+        list[Annotated[str, AfterValidator(_complete_format)]], AfterValidator(_each_once)
+    ] = Field(min_length=1)
+    sites: Annotated[list[Annotated[str, one_of(SITES)]], AfterValidator(_each_once)] = Field(
+        min_length=1
+    )
     include: list[str] = []
     exclude: list[str] = []
     rounding: Annotated[str, one_of(ROUNDINGS)]

@@ -91,6 +91,8 @@ FAULTS: dict[str, tuple[Change, str]] = {
     "far bin": (in_record("token_sqnr_db.first_bin", BINS + 1), "records.1.token_sqnr_db"),
     "unknown format": (setting("formats", ["mxfp5:floor"]), "settings.formats.0: unknown format"),
     "no scale rule": (setting("formats", ["mxfp4"]), "'mxfp4' is not a format with its scale rule"),
+    "format twice": (setting("formats", ["mxfp4:floor"] * 2), "settings.formats: a name occurs"),
+    "site twice": (setting("sites", ["output"] * 2), "settings.sites: a name occurs twice"),
     "unknown site": (setting("sites", ["outputs"]), "settings.sites.0: "),
     "rounding": (setting("rounding", "up"), "settings.rounding: "),
     "ranking": (in_ranking, "rankings.0.metric: "),

@@ -36,7 +36,7 @@ from srdd.documents.sensitivity_figures import figure
 from srdd.errors import SrddError
 from srdd.noise import suggest
 
-EACH = 50
+EACH = 40
 SLOWEST_S = 20.0
 
 OTHER_COMMANDS = ["report x.json"]
