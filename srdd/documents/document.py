@@ -308,7 +308,8 @@ def write_whole(path: Path, content: bytes, *, force: bool = False) -> None:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(name, 0o666 & ~_umask())
+            os.umask(mask := os.umask(0o077))
+            os.chmod(name, 0o666 & ~mask)
             if force:
                 os.replace(name, path)
             else:
@@ -326,9 +327,3 @@ def _link_or_rename(name: str, path: Path) -> None:
         raise
     except OSError:  # a file system without hard links
         os.replace(name, path)
-
-
-def _umask() -> int:
-    current = os.umask(0o077)
-    os.umask(current)
-    return current

@@ -66,6 +66,16 @@ def checked(
     )
 
 
+def _chosen(sensitivity: Sensitivity, format: str, operands: Operands) -> list[Changed]:
+    chosen = [c for c in sensitivity.changes if (c.format, c.operands) == (format, operands)]
+    if not chosen:
+        raise UsageError(
+            f"the scan has no sensitivity for {format} with operands {operands!r}",
+            "choose from: " + ", ".join(dict.fromkeys(c.format for c in sensitivity.changes)),
+        )
+    return chosen
+
+
 def rows_of(
     sensitivity: Sensitivity, format: str, operands: Operands = "both", by: str = "tensor"
 ) -> list[dict[str, Any]]:
@@ -84,12 +94,7 @@ def rows_of(
     """
     if by not in BY:
         raise unknown_name("grouping", by, BY)
-    chosen = [c for c in sensitivity.changes if (c.format, c.operands) == (format, operands)]
-    if not chosen:
-        raise UsageError(
-            f"the scan has no sensitivity for {format} with operands {operands!r}",
-            "choose from: " + ", ".join(dict.fromkeys(c.format for c in sensitivity.changes)),
-        )
+    chosen = _chosen(sensitivity, format, operands)
     groups: dict[object, list[Changed]] = {}
     for change in chosen:
         key = {"tensor": change.tensor, "layer": change.layer, "kind": kind_of(change.tensor)}[by]
@@ -146,12 +151,7 @@ def joint_of(sensitivity: Sensitivity, format: str, operands: Operands = "both")
     Raises:
         UsageError: the document has no such changes.
     """
-    chosen = [c for c in sensitivity.changes if (c.format, c.operands) == (format, operands)]
-    if not chosen:
-        raise UsageError(
-            f"the scan has no sensitivity for {format} with operands {operands!r}",
-            "choose from: " + ", ".join(dict.fromkeys(c.format for c in sensitivity.changes)),
-        )
+    chosen = _chosen(sensitivity, format, operands)
     pooled = _pooled(chosen, np.array(sensitivity.tokens, dtype=np.float64))
     together = _first(
         joint
