@@ -54,10 +54,10 @@ def test_every_linear_has_the_sums_of_what_goes_into_it(family: str, tokenizer: 
     model = families.shared(family)
     scan = scan_model(model, tokenizer, PROMPTS, sites=["input"], batch_size=1)
     wanted = captured_by_hand(model, tokenizer)
-    found = {}
+    result = {}
     for record in scan.records:
         for name in (record.tensor, *record.shared_with):
-            found[name] = from_record(record).replicates.sum(axis=0)
+            result[name] = from_record(record).replicates.sum(axis=0)
     stacked = {
         f"{name}.{key}"
         for layer in find_structure(model).layers
@@ -66,11 +66,11 @@ def test_every_linear_has_the_sums_of_what_goes_into_it(family: str, tokenizer: 
     }
     assert bool(stacked) == (family in ("mixtral", "qwen2_moe", "gpt_oss", "deepseek_v3"))
     missing = {one.module for one in scan.not_measured} - stacked
-    assert set(found) | missing == stacked | {
+    assert set(result) | missing == stacked | {
         linear.name for layer in find_structure(model).layers for linear in layer.linears
     }
-    assert set(found) >= (set(wanted) | stacked) - missing
-    for name, figures in found.items():
+    assert set(result) >= (set(wanted) | stacked) - missing
+    for name, figures in result.items():
         if name in stacked:
             continue  # see test_experts.py
         assert figures == pytest.approx(wanted[name], rel=1e-6), name

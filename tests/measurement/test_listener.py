@@ -17,10 +17,10 @@ def test_progress_is_shown_on_a_terminal_without_being_asked_for(
     monkeypatch.setenv("FORCE_COLOR", "1")  # what rich takes for a terminal
     monkeypatch.setenv("COLUMNS", "100")
     scan_model(families.shared("llama"), tokenizer, ["abc"], sites=["output", "weight"])
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert "measuring weights" in told.err
-    assert "values" in told.err
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "measuring weights" in captured.err
+    assert "values" in captured.err
 
 
 def test_elsewhere_nothing_is_printed(

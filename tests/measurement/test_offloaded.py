@@ -50,32 +50,32 @@ def test_activations_are_those_of_the_same_model_in_memory(
     family: str, place: str, tmp_path: Path, tokenizer: Any
 ) -> None:
     sites = ["output", "input"]
-    found = scan_model(offloaded(family, place, tmp_path), tokenizer, PROMPTS, sites=sites)
+    result = scan_model(offloaded(family, place, tmp_path), tokenizer, PROMPTS, sites=sites)
     wanted = scan_model(families.shared(family), tokenizer, PROMPTS, sites=sites)
     assert {record.site for record in wanted.records} == set(sites)
-    assert figures(found) == figures(wanted)
-    assert unmeasured(found) == unmeasured(wanted) == {}
-    assert found.run.device == "cpu"
+    assert figures(result) == figures(wanted)
+    assert unmeasured(result) == unmeasured(wanted) == {}
+    assert result.run.device == "cpu"
 
 
 def test_weights_are_named_as_not_measured(place: str, tmp_path: Path, tokenizer: Any) -> None:
     sites = ["output", "weight", "linear"]
-    found = scan_model(offloaded("llama", place, tmp_path), tokenizer, PROMPTS, sites=sites)
-    assert {record.site for record in found.records} == {"output"}
+    result = scan_model(offloaded("llama", place, tmp_path), tokenizer, PROMPTS, sites=sites)
+    assert {record.site for record in result.records} == {"output"}
     linears = [
         f"model.layers.{layer}.{name}"
         for layer in range(families.LAYERS)
         for name in families.FAMILIES["llama"].linears
     ]
-    assert unmeasured(found) == {
+    assert unmeasured(result) == {
         (name, site): REASON for name in linears for site in ("weight", "linear")
     }
 
 
 def test_a_scan_of_weights_only_says_that_none_was_measured(place: str, tmp_path: Path) -> None:
-    found = scan_model(offloaded("llama", place, tmp_path), sites=["weight"])
-    assert found.records == []
-    assert set(unmeasured(found).values()) == {REASON}
+    result = scan_model(offloaded("llama", place, tmp_path), sites=["weight"])
+    assert result.records == []
+    assert set(unmeasured(result).values()) == {REASON}
 
 
 def test_what_needs_weights_in_memory_says_so(place: str, tmp_path: Path, tokenizer: Any) -> None:

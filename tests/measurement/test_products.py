@@ -33,10 +33,10 @@ def by_hand(
     """Sums from float64 products of the operands and of the quantized operands."""
     x, w, xq, wq = (t.detach().double().numpy() for t in (x, w, xq, wq))
     y = x @ w.T
-    found = {}
+    result = {}
     for operands, other in (("weight", x @ wq.T), ("input", xq @ w.T), ("both", xq @ wq.T)):
         e = other - y
-        found[operands] = {
+        result[operands] = {
             "tokens": len(x),
             "elements": y.size,
             "x2": (y**2).sum(),
@@ -44,17 +44,17 @@ def by_hand(
             "abs_x": np.abs(y).sum(),
             "abs_e": np.abs(e).sum(),
         }
-    return found
+    return result
 
 
-def pooled(found: dict[Any, torch.Tensor], operands: str) -> dict[str, float]:
-    (rows,) = [rows for (_, which), rows in found.items() if which == operands]
+def pooled(result: dict[Any, torch.Tensor], operands: str) -> dict[str, float]:
+    (rows,) = [rows for (_, which), rows in result.items() if which == operands]
     return dict(zip(sums.FIELDS, rows.sum(0).tolist(), strict=True))
 
 
-def agree(found: dict[str, float], wanted: dict[str, float], rel: float = 1e-5) -> None:
+def agree(result: dict[str, float], wanted: dict[str, float], rel: float = 1e-5) -> None:
     for name, value in wanted.items():
-        assert found[name] == pytest.approx(value, rel=rel), name
+        assert result[name] == pytest.approx(value, rel=rel), name
 
 
 @pytest.mark.parametrize("spec", ["mxfp4", "mxfp4:even", "nvfp4", "nvfp4:tensor", "int4_g32"])
@@ -66,11 +66,11 @@ def test_sums_are_those_of_products_in_float64(
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(7, 96, generator=generator).to(dtype)
     w = (torch.randn(40, 96, generator=generator) * 0.05).to(dtype)
-    found = product_sums(x, Weight(0, "w", w, False), Plan.of(formats=spec), None)
+    result = product_sums(x, Weight(0, "w", w, False), Plan.of(formats=spec), None)
     wide = [t.float() for t in (x, w)]  # so that what quantizing gives is not rounded to bfloat16
     wanted = by_hand(*wide, *(fake_quantize(t, spec) for t in wide))
     for operands in OPERANDS:
-        agree(pooled(found, operands), wanted[operands])
+        agree(pooled(result, operands), wanted[operands])
 
 
 def test_a_weight_stored_the_other_way_round_gives_the_same() -> None:
@@ -87,8 +87,8 @@ def test_values_that_are_not_finite_are_counted_and_left_out() -> None:
     args = (Plan.of(), None)
     clean = product_sums(x[1:], Weight(0, "w", w[1:], False), *args)
     x[0, 3], w[0, 5] = float("nan"), float("inf")
-    found = product_sums(x, Weight(0, "w", w, False), *args)
-    for key, rows in found.items():
+    result = product_sums(x, Weight(0, "w", w, False), *args)
+    for key, rows in result.items():
         field = dict(zip(sums.FIELDS, rows.T, strict=True))
         assert field["nonfinite"].tolist() == [16, 1, 1, 1]
         assert field["elements"].tolist() == [0, 15, 15, 15]
@@ -100,10 +100,10 @@ def test_gaussian_operands_are_at_the_floor_of_the_product() -> None:
     generator = torch.Generator().manual_seed(3)
     x, w = torch.randn(256, 2048, generator=generator), torch.randn(512, 2048, generator=generator)
     for spec in ("mxfp4", "mxfp4:rceil", "nvfp4"):
-        found = product_sums(x, Weight(0, "w", w, False), Plan.of(formats=spec), None)
+        result = product_sums(x, Weight(0, "w", w, False), Plan.of(formats=spec), None)
         floor = floor_of(parse_spec(spec)).sqnr_db
         for operands in OPERANDS:
-            field = pooled(found, operands)
+            field = pooled(result, operands)
             sqnr = 10 * np.log10(field["x2"] / field["e2"])
             assert sqnr == pytest.approx(product_floor_db(floor, operands), abs=0.12)
 
@@ -165,18 +165,18 @@ def test_a_scan_measures_the_product_of_every_linear(family: str, tokenizer: Any
         w = weight.data.t() if weight.transposed else weight.data
         products[name] = [(torch.cat(parts), w)]
 
-    found: dict[tuple[str, str], dict[str, float]] = {}
+    result: dict[tuple[str, str], dict[str, float]] = {}
     for record in scan.records:
         total = from_record(record).replicates.sum(0).tolist()
-        found[record.tensor, record.operands] = dict(zip(sums.FIELDS, total, strict=True))
-    assert {name for name, _ in found} == set(products)
+        result[record.tensor, record.operands] = dict(zip(sums.FIELDS, total, strict=True))
+    assert {name for name, _ in result} == set(products)
     for name, pairs in products.items():
         for operands in OPERANDS:
             wanted = dict.fromkeys(("tokens", "elements", "x2", "e2", "abs_x", "abs_e"), 0.0)
             for x, w in pairs:
                 one = by_hand(x, w, fake_quantize(x.float(), "mxfp4"), fake_quantize(w, "mxfp4"))
                 wanted = {key: wanted[key] + one[operands][key] for key in wanted}
-            agree(found[name, operands], wanted, rel=1e-3)
+            agree(result[name, operands], wanted, rel=1e-3)
 
 
 def test_a_record_says_what_has_no_meaning_there(tokenizer: Any) -> None:
@@ -282,9 +282,9 @@ def test_the_product_with_a_weight_of_one_row_is_measured(tokenizer: Any) -> Non
     wanted = by_hand(x, weight, fake_quantize(x, "mxfp4"), fake_quantize(weight, "mxfp4"))
     for record in scan.records:
         if record.tensor == UP:
-            found = dict(zip(sums.FIELDS, from_record(record).replicates.sum(0), strict=True))
-            agree(found, wanted[record.operands])
-            assert found["elements"] == found["tokens"] == len(x)
+            result = dict(zip(sums.FIELDS, from_record(record).replicates.sum(0), strict=True))
+            agree(result, wanted[record.operands])
+            assert result["elements"] == result["tokens"] == len(x)
 
 
 @pytest.mark.parametrize(
@@ -298,5 +298,5 @@ def test_operands_are_brought_to_where_they_are_measured(monkeypatch: pytest.Mon
     monkeypatch.setattr(products, "with_float64", lambda device: torch.device("meta"))
     plan = Plan.of(formats=["mxfp4", "nvfp4:tensor"])
     x, w, counts = torch.randn(3, 64), torch.randn(8, 64), torch.ones(3, dtype=torch.bool)
-    found = product_sums(x, Weight(0, "w", w, False), plan, torch.arange(3), counts)
-    assert {rows.device.type for rows in found.values()} == {"meta"}
+    result = product_sums(x, Weight(0, "w", w, False), plan, torch.arange(3), counts)
+    assert {rows.device.type for rows in result.values()} == {"meta"}

@@ -61,7 +61,7 @@ def by_hand(model: nn.Module, layers: Sequence[str], tokenizer: Any) -> np.ndarr
         return hook
 
     handles = [model.get_submodule(n).register_forward_hook(keep(n)) for n in layers]
-    found, places = [], []
+    result, places = [], []
     try:
         for prompt in PROMPTS:
             ids = torch.tensor([tokenizer(prompt)["input_ids"]])
@@ -69,14 +69,14 @@ def by_hand(model: nn.Module, layers: Sequence[str], tokenizer: Any) -> np.ndarr
                 model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
             rows = [kept[name][0] for name in layers]
             places.append(replicate_of(prompt_fingerprint(ids[0].tolist())))
-            found.append(
+            result.append(
                 [row_sums(x, parse_spec("mxfp4"), kernel="eager").sum(0).numpy() for x in rows]
             )
     finally:
         for handle in handles:
             handle.remove()
     assert len(set(places)) == len(PROMPTS)
-    return np.array(found)[np.argsort(places)].swapaxes(0, 1)
+    return np.array(result)[np.argsort(places)].swapaxes(0, 1)
 
 
 # Every family
@@ -91,10 +91,10 @@ def test_the_sums_are_those_of_hooks_set_by_hand(
     layers = [f"{FAMILIES[name].decoder}.{n}" for n in range(LAYERS)]
     assert [record.tensor for record in scan.records] == layers
     assert [record.layer for record in scan.records] == list(range(LAYERS))
-    found = np.array([replicates(record) for record in scan.records])
+    result = np.array([replicates(record) for record in scan.records])
     expected = by_hand(model, layers, tokenizer)
-    assert np.array_equal(found[..., : len(COUNTS)], expected[..., : len(COUNTS)])
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert np.array_equal(result[..., : len(COUNTS)], expected[..., : len(COUNTS)])
+    np.testing.assert_allclose(result, expected, rtol=1e-6)
     assert expected[..., INDEX["tokens"]].min() >= len("Hello")
     assert expected[..., INDEX["e2"]].min() > 0
     assert scan.not_measured == []
@@ -373,10 +373,10 @@ def test_non_finite_activations_are_counted_and_left_out(
     heard: list[str] = []
     scan = scan_model(llama, tokenizer, PROMPTS, listener=Listener(warned=heard.append))
     assert scan.records[:2] == expected[:2]
-    found, zeroed = replicates(scan.records[2]), replicates(expected[2])
-    assert (found[:, INDEX["nonfinite"]] == 1).all()
-    assert (found[:, INDEX["elements"]] == zeroed[:, INDEX["elements"]] - 1).all()
-    assert np.array_equal(found[:, INDEX["nonzero"] :], zeroed[:, INDEX["nonzero"] :])
+    result, zeroed = replicates(scan.records[2]), replicates(expected[2])
+    assert (result[:, INDEX["nonfinite"]] == 1).all()
+    assert (result[:, INDEX["elements"]] == zeroed[:, INDEX["elements"]] - 1).all()
+    assert np.array_equal(result[:, INDEX["nonzero"] :], zeroed[:, INDEX["nonzero"] :])
     assert heard[0] == (
         "NON-FINITE VALUES: 5 NaN or infinite values in 1 of the measured tensors, "
         "model.layers.2 first; they are left out of every figure"
@@ -434,7 +434,7 @@ def test_the_document_says_what_was_measured(llama: nn.Module, tokenizer: Any) -
 def test_a_listener_hears_how_it_goes(llama: nn.Module, tokenizer: Any) -> None:
     begun: list[tuple[str, int, str]] = []
     steps: list[int] = []
-    listener = Listener(started=lambda *told: begun.append(told), advanced=steps.append)
+    listener = Listener(started=lambda *phase: begun.append(phase), advanced=steps.append)
     scan = scan_model(llama, tokenizer, PROMPTS, batch_size=2, listener=listener)
     assert begun == [("measuring 5 prompts", scan.calibration.tokens, "tokens")]
     assert len(steps) == 3

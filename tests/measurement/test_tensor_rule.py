@@ -12,13 +12,13 @@ from srdd.measurement.scanner import scan_model
 PROMPTS = ["one", "another prompt", "a third"]
 
 
-def told(scan: Any) -> list[str]:
+def messages(scan: Any) -> list[str]:
     return [text for text in scan.warnings if "depend on the batch size" in text]
 
 
 def test_a_reader_is_reported_when_figures_depend_on_the_batch(tokenizer: Any) -> None:
     scan = scan_model(families.shared("llama"), tokenizer, PROMPTS, formats=["nvfp4:tensor"])
-    assert told(scan) == [
+    assert messages(scan) == [
         "nvfp4:tensor takes each batch of activations as the tensor, so its figures depend on the "
         "batch size"
     ]
@@ -27,7 +27,7 @@ def test_a_reader_is_reported_when_figures_depend_on_the_batch(tokenizer: Any) -
 @pytest.mark.parametrize(("spec", "site"), [("nvfp4:token", "output"), ("nvfp4:tensor", "weight")])
 def test_where_they_do_not_nothing_is_reported(spec: str, site: str, tokenizer: Any) -> None:
     model = families.shared("llama")
-    assert told(scan_model(model, tokenizer, PROMPTS, formats=[spec], sites=[site])) == []
+    assert messages(scan_model(model, tokenizer, PROMPTS, formats=[spec], sites=[site])) == []
 
 
 def test_nvfp4_by_token_is_the_same_in_any_batching(tokenizer: Any) -> None:

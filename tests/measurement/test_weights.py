@@ -23,8 +23,8 @@ PLAN = Plan.of(formats="mxfp4:even")
 
 
 def measured(model: nn.Module) -> dict[str, Measured]:
-    found, _ = measure_weights(model, find_structure(model), PLAN, Listener())
-    return {one.tensor: one for one in found}
+    result, _ = measure_weights(model, find_structure(model), PLAN, Listener())
+    return {one.tensor: one for one in result}
 
 
 def pooled(one: Measured) -> sums.Sums:
@@ -38,11 +38,11 @@ def by_hand(rows: torch.Tensor) -> sums.Sums:
 @pytest.mark.parametrize("family", ["llama", "phi3", "falcon", "mamba"])
 def test_a_linears_weight_is_measured_row_by_row(family: str) -> None:
     model = families.shared(family)
-    found = measured(model)
+    result = measured(model)
     for layer in find_structure(model).layers:
         for linear in layer.linears:
             weight = model.get_submodule(linear.name).weight
-            assert pooled(found[linear.name]) == pytest.approx(by_hand(weight), rel=1e-6)
+            assert pooled(result[linear.name]) == pytest.approx(by_hand(weight), rel=1e-6)
 
 
 def test_gpt2s_transposed_weights_have_their_blocks_along_the_input() -> None:
@@ -80,8 +80,8 @@ def test_a_scale_over_the_tensor_is_over_all_slices(
     model = families.new("llama")
     with torch.no_grad():  # the first row's values are far larger than those of other slices
         model.get_submodule("model.layers.0.mlp.up_proj").weight[0] *= 1e5
-    found, _ = measure_weights(model, find_structure(model), Plan.of(formats=spec), Listener())
-    one = {one.tensor: one for one in found}["model.layers.0.mlp.up_proj"]
+    result, _ = measure_weights(model, find_structure(model), Plan.of(formats=spec), Listener())
+    one = {one.tensor: one for one in result}["model.layers.0.mlp.up_proj"]
     weight = model.get_submodule("model.layers.0.mlp.up_proj").weight.detach()
     wanted = row_sums(weight, parse_spec(spec), kernel="eager").sum(0).numpy()
     assert pooled(one) == pytest.approx(wanted, rel=1e-6)
@@ -91,20 +91,20 @@ def test_experts_whose_axes_nobody_tells_are_not_measured() -> None:
     model = families.new("mixtral")
     experts = model.get_submodule("model.layers.0.mlp.experts")
     del experts.is_transposed
-    found, missing = measure_weights(model, find_structure(model), PLAN, Listener())
+    result, missing = measure_weights(model, find_structure(model), PLAN, Listener())
     for key in ("gate_up_proj", "down_proj"):
         name = f"model.layers.0.mlp.experts.{key}"
         assert missing[name, "weight"] == "which of its axes is the input's is unknown"
-        assert name not in {one.tensor for one in found}
+        assert name not in {one.tensor for one in result}
 
 
 def test_a_tied_weight_is_measured_once_and_names_its_other_readers() -> None:
     model = families.new("llama")
     first, second = (f"model.layers.{n}.mlp.gate_proj" for n in (0, 1))
     model.get_submodule(second).weight = model.get_submodule(first).weight
-    found = measured(model)
-    assert second not in found
-    assert found[first].shared_with == (second,)
+    result = measured(model)
+    assert second not in result
+    assert result[first].shared_with == (second,)
 
 
 @pytest.mark.parametrize(
@@ -121,8 +121,8 @@ def test_what_cannot_be_measured_is_named_with_the_reason(
     model = families.new("llama")
     name = "model.layers.0.mlp.up_proj"
     model.get_submodule(name).weight = nn.Parameter(weight, requires_grad=False)
-    found, missing = measure_weights(model, find_structure(model), PLAN, Listener())
-    assert name not in {one.tensor for one in found}
+    result, missing = measure_weights(model, find_structure(model), PLAN, Listener())
+    assert name not in {one.tensor for one in result}
     assert list(missing) == [(name, "weight")]
     assert reason in missing[name, "weight"]
 

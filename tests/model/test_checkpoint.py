@@ -50,10 +50,10 @@ def test_a_folder_in_the_home_directory_is_found(
 
 
 def test_the_demo_model_is_a_folder_like_any_other() -> None:
-    found = find("demo")
-    assert (found.name, found.source) == ("demo", "folder")
-    assert (Path(found.location) / "config.json").is_file()
-    check_tokenizer(found)
+    result = find("demo")
+    assert (result.name, result.source) == ("demo", "folder")
+    assert (Path(result.location) / "config.json").is_file()
+    check_tokenizer(result)
 
 
 @pytest.mark.parametrize("name", ["./missing", "/missing/model", "a/b/c", "~/missing"])
@@ -247,8 +247,8 @@ def test_a_model_that_is_quantized_already_is_refused(
     place: str | None, entry: object, how: str, dequantizing: str | None, folder: Path
 ) -> None:
     def write(entry: object) -> None:
-        held = {"quantization_config": entry}
-        added = held if place is None else {place: held}
+        kept = {"quantization_config": entry}
+        added = kept if place is None else {place: kept}
         (folder / "config.json").write_text(json.dumps(config | added))
 
     config = json.loads((folder / "config.json").read_text())

@@ -64,9 +64,9 @@ def test_inputs_of_experts_are_those_of_another_implementation(
         for name, x in zip(names, kept, strict=True):
             wanted = row_sums(x, spec, kernel="eager").sum(0).numpy()
             replicate = replicate_of(scan.calibration.prompt_fingerprints[place])
-            found = from_record(records[name]).replicates[replicate]
-            assert found[0] == wanted[0]  # tokens times experts of each
-            np.testing.assert_allclose(found[[6, 7, 9, 10]], wanted[[6, 7, 9, 10]], rtol=2e-3)
+            result = from_record(records[name]).replicates[replicate]
+            assert result[0] == wanted[0]  # tokens times experts of each
+            np.testing.assert_allclose(result[[6, 7, 9, 10]], wanted[[6, 7, 9, 10]], rtol=2e-3)
 
 
 def test_the_model_runs_its_experts_as_before_afterwards(tokenizer: Any) -> None:
@@ -95,9 +95,9 @@ def test_experts_that_saw_no_token_are_named_and_not_averaged(tokenizer: Any) ->
         )
     )
     scan = scan_model(model, tokenizer, PROMPTS, sites=["input"])
-    told = {one.module: one for one in scan.not_measured}
+    not_measured = {one.module: one for one in scan.not_measured}
     for key in ("gate_up_proj", "down_proj"):
-        one = told[f"model.layers.1.mlp.experts.{key}"]
+        one = not_measured[f"model.layers.1.mlp.experts.{key}"]
         assert (one.site, one.reason) == ("input", "experts 2, 3 of 4 saw no token")
         (record,) = [r for r in scan.records if r.tensor == one.module]
         assert record.sums.tokens == 2 * scan.calibration.tokens

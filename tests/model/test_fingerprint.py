@@ -111,16 +111,16 @@ def test_another_name_changes_it() -> None:
 
 def test_the_number_of_files_does_not_matter(tmp_path: Path) -> None:
     model = families.shared("llama")
-    found = []
+    result = []
     for name, size in (("whole", "1GB"), ("shards", "60KB")):
         model.save_pretrained(tmp_path / name, max_shard_size=size)
         loaded = AutoModelForCausalLM.from_pretrained(tmp_path / name)
-        found.append(fingerprint(loaded))
+        result.append(fingerprint(loaded))
     files = sorted((tmp_path / "shards").glob("*.safetensors"))
     assert len(files) > 1
     with safe_open(files[-1], framework="pt") as shard:
         assert len(list(shard.keys())) < len(list(model.parameters()))
-    assert found == [fingerprint(model)] * 2
+    assert result == [fingerprint(model)] * 2
 
 
 def test_the_layout_in_memory_does_not_matter() -> None:

@@ -57,9 +57,9 @@ def configure(folder: Path, **changes: Any) -> None:
 def test_a_saved_model_is_loaded_as_it_was(saved_once: Path) -> None:
     loaded = load_model(find(str(saved_once)))
     expected = families.shared("llama").state_dict()
-    found = loaded.model.state_dict()
-    assert found.keys() == expected.keys()
-    assert all(torch.equal(found[key], expected[key]) for key in expected)
+    result = loaded.model.state_dict()
+    assert result.keys() == expected.keys()
+    assert all(torch.equal(result[key], expected[key]) for key in expected)
     assert (loaded.commit, loaded.notes) == (None, ())
 
 

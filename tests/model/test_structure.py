@@ -110,8 +110,8 @@ def test_the_gain_is_what_the_norm_really_multiplies_with(name: str) -> None:
         gains[-2] = 40.0  # one channel that outweighs all others
         weight.copy_(gains - 1 if FAMILIES[name].adds_one else gains)
         expected[norm.name] = float(gains.square().mean().sqrt())
-    found = {norm.name: norm.gain_rms for norm in all_norms(find_structure(model))}
-    assert found == {key: pytest.approx(value, rel=0.01) for key, value in expected.items()}
+    result = {norm.name: norm.gain_rms for norm in all_norms(find_structure(model))}
+    assert result == {key: pytest.approx(value, rel=0.01) for key, value in expected.items()}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
