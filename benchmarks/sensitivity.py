@@ -31,7 +31,8 @@ from srdd.measurement.forward import tokenize_for
 from srdd.measurement.labels import predicted, uniforms
 from srdd.measurement.passes import Passes, differentiable
 from srdd.measurement.scanner import scan_model
-from srdd.measurement.sensitivity import Scores, measure_sensitivity
+from srdd.measurement.scores import Scores
+from srdd.measurement.sensitivity import measure_sensitivity
 from srdd.model.selection import Selection
 from srdd.model.structure import Structure, find_structure
 from srdd.numerics.confidence import mean_interval

@@ -21,7 +21,8 @@ from srdd.measurement.forward import tokenize_for
 from srdd.measurement.labels import Loss, Positions, predicted, uniforms
 from srdd.measurement.listener import Listener
 from srdd.measurement.passes import Passes, differentiable, logits_of
-from srdd.measurement.sensitivity import Scores, Sensitivity, measure_sensitivity
+from srdd.measurement.scores import Scores
+from srdd.measurement.sensitivity import Sensitivity, measure_sensitivity
 from srdd.model.selection import Selection
 from srdd.model.structure import find_structure
 from srdd.numerics.formats import parse_spec
@@ -348,7 +349,7 @@ def test_the_model_is_restored_after_an_error(
     def fail(*args: object, **named: object) -> None:
         raise error
 
-    monkeypatch.setattr("srdd.measurement.sensitivity.contributions", fail)
+    monkeypatch.setattr("srdd.measurement.scores.contributions", fail)
     with pytest.raises(type(error)):
         measured(model, *PROMPTS)
     assert hooks_of(model) == []
@@ -359,8 +360,6 @@ def test_the_model_is_restored_after_an_error(
 
 
 def test_a_batch_that_does_not_fit_is_halved(monkeypatch: pytest.MonkeyPatch) -> None:
-    from srdd.measurement import sensitivity as module
-
     model = families.shared("llama")
     together = measured(model, *PROMPTS)
     run = Scores.consume
@@ -370,7 +369,7 @@ def test_a_batch_that_does_not_fit_is_halved(monkeypatch: pytest.MonkeyPatch) ->
             raise torch.OutOfMemoryError("CUDA out of memory")
         run(self, calls, gradients)
 
-    monkeypatch.setattr(module.Scores, "consume", small)
+    monkeypatch.setattr(Scores, "consume", small)
     listener = Listener()
     halved = measured(model, *PROMPTS, listener=listener, batch_size=5)
     assert "out of memory at 5 prompts; retrying with 2" in listener.warnings
