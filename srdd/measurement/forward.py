@@ -27,18 +27,23 @@ def tokenize_for(
     Raises:
         UsageError, InputError: as `srdd.prompts.batches.tokenize`.
     """
-    if prompts is None:
-        prompts = builtin()
-    elif not isinstance(prompts, PromptSet):
-        prompts = from_strings([prompts] if isinstance(prompts, str) else list(prompts))
     return tokenize(
-        prompts,
+        as_prompt_set(prompts),
         tokenizer,
         max_length=max_length,
         context=context_of(model),
         vocab_size=vocabulary_of(model),
         apply_chat_template=apply_chat_template,
     )
+
+
+def as_prompt_set(prompts: PromptSet | Sequence[Any] | str | None) -> PromptSet:
+    """Prompts as a caller may give them; the built-in ones for None."""
+    if prompts is None:
+        return builtin()
+    if isinstance(prompts, PromptSet):
+        return prompts
+    return from_strings([prompts] if isinstance(prompts, str) else list(prompts))
 
 
 def warn_of_whole_tensors(formats: Iterable[str], listener: Listener) -> None:

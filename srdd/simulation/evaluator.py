@@ -36,7 +36,8 @@ from srdd.prompts.batches import TokenizedPrompts, make_batches
 from srdd.prompts.reading import PromptSet
 from srdd.simulation import predictions
 from srdd.simulation.pieces import piece_length, pieces_of, predictable
-from srdd.simulation.results import plain_result, result_of, warn_of_results
+from srdd.simulation.results import result_of, warn_of_results
+from srdd.simulation.simulator import Simulation
 from srdd.simulation.variants import Noise, Runner, Variant, all_variants
 
 __all__ = ["Noise", "Variant", "evaluate_model"]
@@ -119,11 +120,15 @@ def evaluate_model(
         tokenized.tokens * len(chosen),
         "tokens",
     )
+    counts = [len(ids) - 1 for ids in tokenized.ids]
+    predicted = np.array(counts, dtype=np.float64)
     with evaluating(model), torch.no_grad():
         runs = [(variant, *runner.run(variant)) for variant in chosen]
-    predicted = np.array([len(ids) - 1 for ids in tokenized.ids], dtype=np.float64)
-    results = [plain_result(predicted, runs[0][1][:, 0])]
-    results += [result_of(variant, predicted, sums, ran) for variant, sums, ran in runs]
+    plain = (Variant(), runs[0][1], Simulation())
+    results = [
+        result_of(variant, predicted, sums, simulation)
+        for variant, sums, simulation in (plain, *runs)
+    ]
     warn_of_results(results, listener)
     return schema.Evaluation(
         model=schema.Model(**describe(model, tokenizer, weights, origin)),
@@ -132,7 +137,7 @@ def evaluate_model(
             source=tokenized.source,
             fingerprint=tokenized.fingerprint,
             indices=list(tokenized.index),
-            predicted=[len(ids) - 1 for ids in tokenized.ids],
+            predicted=counts,
             truncated=tokenized.truncated,
             left_out=len(tokenized.left_out),
             max_length=(max_length or piece_length(model)) if as_text else max_length,

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from srdd.numerics import kernels
 from srdd.numerics.formats import FormatSpec
+from srdd.numerics.quantize import fake_quantize
 
 Check = Callable[[], None] | None
 """Called in a backward pass, if anything; raises where its gradients would be wrong."""
@@ -51,15 +51,9 @@ def _joined(original: Tensor, quantized: Tensor, check: Check) -> Tensor:
 
 
 def _rounded(x: Tensor, spec: FormatSpec) -> Tensor:
-    """What srdd.fake_quantize gives for `x` (..., channels); float64 goes through float32."""
-    if x.dtype == torch.float64:
-        return _rounded(x.float(), spec).double()
-    if x.device.type == "mps":
-        return _rounded(x.cpu(), spec).to(x.device)
-    rows = x.reshape(-1, x.shape[-1])
-    kernels.check_input(rows)
-    keys = torch.arange(rows.shape[0], device=x.device)
-    return kernels.quantize(rows, spec, "even", keys).reshape(x.shape)
+    """`x` (..., channels) rounded to a format; float64 goes through float32."""
+    narrow = x.float() if x.dtype == torch.float64 else x
+    return fake_quantize(narrow, str(spec)).to(x.dtype)
 
 
 def quantized_input(x: Tensor, spec: FormatSpec | None, check: Check) -> Tensor:
@@ -74,20 +68,14 @@ class _Kept:
     """A quantized weight, and how the weight was when it was quantized."""
 
     weight: Tensor
-    pointer: int
-    version: int | None
+    state: tuple[object, ...]
     sample: Tensor | None
     values: Tensor
 
     def is_of(self, weight: Tensor) -> bool:
-        return (
-            weight is self.weight
-            and weight.data_ptr() == self.pointer
-            and _version(weight) == self.version
-            and weight.device == self.values.device
-            and weight.dtype == self.values.dtype
-            and (self.sample is None or torch.equal(_places(weight), self.sample))
-        )
+        if weight is not self.weight or _state(weight) != self.state:
+            return False
+        return self.sample is None or torch.equal(_places(weight), self.sample)
 
 
 class Operand:
@@ -125,11 +113,13 @@ class Operand:
             values = torch.stack(parts) if parts else _rounded(rows, spec)
             values = values.transpose(-1, -2) if self._transposed else values
             sample = _places(weight).clone() if weight.device.type == "cpu" else None
-            return _Kept(weight, weight.data_ptr(), _version(weight), sample, values)
+            return _Kept(weight, _state(weight), sample, values)
 
 
-def _version(weight: Tensor) -> int | None:
-    return None if weight.is_inference() else weight._version
+def _state(weight: Tensor) -> tuple[object, ...]:
+    """What differs once a weight has been moved, converted or changed in place."""
+    version = None if weight.is_inference() else weight._version
+    return weight.data_ptr(), version, weight.device, weight.dtype
 
 
 def _places(weight: Tensor) -> Tensor:

@@ -9,9 +9,9 @@ from typing import Any
 from torch import nn
 
 from srdd.errors import InputError, UsageError, counted
-from srdd.measurement.forward import tokenize_for
-from srdd.model.running import context_of
-from srdd.prompts.batches import LeftOut, TokenizedPrompts
+from srdd.measurement.forward import as_prompt_set
+from srdd.model.running import context_of, vocabulary_of
+from srdd.prompts.batches import LeftOut, TokenizedPrompts, tokenize
 from srdd.prompts.reading import PromptSet
 
 PIECE = 512
@@ -47,7 +47,12 @@ def pieces_of(
             f"use --max-length {context} or less",
         )
     size = length or piece_length(model)
-    whole = tokenize_for(_Endless(model), tokenizer, text, None, False)
+    whole = tokenize(
+        as_prompt_set(text),
+        tokenizer,
+        vocab_size=vocabulary_of(model),
+        apply_chat_template=False,
+    )
     tokens = sum(map(len, whole.ids))
     if tokens < size:
         raise InputError(
@@ -56,15 +61,6 @@ def pieces_of(
         )
     ids = [piece[n : n + size] for piece in whole.ids for n in range(0, len(piece), size)]
     return replace(whole, index=tuple(range(len(ids))), ids=tuple(ids))
-
-
-class _Endless(nn.Module):
-    """Stands in for a model when a text is tokenized that is longer than its context."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        find: Any = getattr(model, "get_input_embeddings", lambda: None)
-        self.get_input_embeddings = find
 
 
 def predictable(tokenized: TokenizedPrompts, limit: int | None = None) -> TokenizedPrompts:

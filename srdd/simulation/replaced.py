@@ -13,7 +13,8 @@ from __future__ import annotations
 import sys
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,15 +28,11 @@ from srdd.model.experts import one_by_one
 from srdd.numerics.formats import FormatSpec
 from srdd.simulation.operand import Check, Operand, quantized_input
 
-_replaced: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+SIMULATED: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+"""Modules that are being simulated just now."""
 
 PRODUCTS = {"linear", "matmul", "__matmul__", "mm", "bmm"}
 """Functions of torch that multiply the first argument with the second, by name."""
-
-
-def is_replaced(module: nn.Module) -> bool:
-    """Whether the module is being simulated just now."""
-    return module in _replaced
 
 
 @dataclass
@@ -99,7 +96,6 @@ class Replaced(ABC):
         self._activations = activations
         self._state = state
         self._check: Check = None
-        self._owned = "forward" in module.__dict__  # another tool has replaced it, too
         self._forward: Callable[..., Any] = module.forward
 
     @property
@@ -121,24 +117,25 @@ class Replaced(ABC):
         for operand in self._operands.values():
             operand.forget()
 
-    def attach(self) -> None:
-        def forward(*given: Any, **named: Any) -> Any:
-            if self._state.paused:
-                return self._forward(*given, **named)
-            return self._call(given, named)
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """In here the module's forward is replaced."""
+        owned = "forward" in self._module.__dict__  # another tool has replaced it, too
+        self._module.forward = self._call
+        SIMULATED.add(self._module)
+        try:
+            yield
+        finally:
+            if owned:
+                self._module.forward = self._forward
+            else:
+                del self._module.forward
+            SIMULATED.discard(self._module)
+            self.forget()
 
-        self._module.forward = forward
-        _replaced.add(self._module)
-
-    def detach(self) -> None:
-        if self._owned:
-            self._module.forward = self._forward
-        else:
-            del self._module.forward
-        _replaced.discard(self._module)
-        self.forget()
-
-    def _call(self, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    def _call(self, *given: Any, **named: Any) -> Any:
+        if self._state.paused:
+            return self._forward(*given, **named)
         self.called = True
         self._check = checked_recomputation(self._state.check)
         parameters: dict[str, Any] = self._module._parameters

@@ -7,6 +7,7 @@ prompts. See srdd.numerics.confidence.
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -20,56 +21,37 @@ from srdd.simulation.simulator import Simulation
 from srdd.simulation.variants import Variant
 
 Values = NDArray[np.float64]
-_NONE = {"loss_difference": None, "loss_difference_interval": None} | dict.fromkeys(
-    ("kl", "kl_interval", "kl_by_prompt")
-)
-
-
-def plain_result(predicted: Values, nll: Values) -> schema.Result:
-    """The result of the model as it is.
-
-    Arguments:
-        predicted: (prompts,) number of predicted tokens.
-        nll: (prompts,) sums of -log p.
-    """
-    return schema.Result(
-        weights=None,
-        activations=None,
-        noise=False,
-        simulated=0,
-        not_simulated=[],
-        **_loss(predicted, nll),
-        **_NONE,
-    )
 
 
 def result_of(
-    variant: Variant, predicted: Values, sums: Values, simulation: Simulation | None
+    variant: Variant, predicted: Values, sums: Values, simulation: Simulation
 ) -> schema.Result:
-    """The result of a variant.
+    """The result of a variant; `Variant()` is the model as it is.
 
     Arguments:
         predicted: (prompts,) number of predicted tokens.
         sums: (prompts, 3) of srdd.simulation.predictions.
     """
     plain, nll, kl = sums.T
-    missing = {} if simulation is None else simulation.not_simulated
-    names = () if simulation is None else simulation.modules
-    return schema.Result(
-        weights=variant.weights,
-        activations=variant.activations,
-        noise=variant.noise,
-        simulated=sum(name not in missing for name in names),
-        not_simulated=[
-            schema.NotSimulated(module=name, reason=reason) for name, reason in missing.items()
-        ],
-        loss_difference=_mean(predicted, nll - plain),
-        loss_difference_interval=mean_interval(nll - plain, predicted),
-        kl=_mean(predicted, kl),
-        kl_interval=mean_interval(kl, predicted, least=0.0),
-        kl_by_prompt=_by_prompt(predicted, kl),
-        **_loss(predicted, nll),
-    )
+    figures = {"loss": nll, "loss_difference": nll - plain, "kl": kl}
+    if variant == Variant():
+        figures = {"loss": plain}
+    result: dict[str, Any] = dict.fromkeys(schema.Result.model_fields)
+    for name, values in figures.items():
+        least = None if name == "loss_difference" else 0.0
+        result[name] = _finite(values.sum() / predicted.sum())
+        result[f"{name}_interval"] = mean_interval(values, predicted, least)
+        if least is not None:
+            result[f"{name}_by_prompt"] = [_finite(value) for value in values / predicted]
+    ends = [_exponential(end) for end in result["loss_interval"] or (None, None)]
+    missing = simulation.not_simulated
+    result |= asdict(variant) | {
+        "perplexity": _exponential(result["loss"]),
+        "perplexity_interval": None if None in ends else ends,
+        "simulated": sum(name not in missing for name in simulation.modules),
+        "not_simulated": [{"module": name, "reason": why} for name, why in missing.items()],
+    }
+    return schema.Result.model_validate(result)
 
 
 def warn_of_results(results: list[schema.Result], listener: Listener) -> None:
@@ -90,25 +72,8 @@ def warn_of_results(results: list[schema.Result], listener: Listener) -> None:
         )
 
 
-def _loss(predicted: Values, nll: Values) -> dict[str, Any]:
-    loss, interval = _mean(predicted, nll), mean_interval(nll, predicted, least=0.0)
-    ends = None if interval is None else [_exponential(end) for end in interval]
-    return {
-        "loss": loss,
-        "loss_interval": interval,
-        "perplexity": _exponential(loss),
-        "perplexity_interval": None if ends is None or None in ends else tuple(ends),
-        "loss_by_prompt": _by_prompt(predicted, nll),
-    }
-
-
-def _mean(predicted: Values, sums: Values) -> float | None:
-    mean = float(sums.sum() / predicted.sum())
-    return mean if math.isfinite(mean) else None
-
-
-def _by_prompt(predicted: Values, sums: Values) -> list[float | None]:
-    return [v if math.isfinite(v) else None for v in (sums / predicted).tolist()]
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
 
 
 def _exponential(loss: float | None) -> float | None:

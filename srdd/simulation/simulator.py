@@ -19,21 +19,22 @@ input, and the full-precision weight receives it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 
 from torch import nn
 
 from srdd.errors import UsageError
 from srdd.model.kinds import kind_of
-from srdd.model.linears import find_weights
+from srdd.model.linears import Weight, find_weights
 from srdd.model.precision import check_full_precision
 from srdd.model.selection import Selection
 from srdd.model.structure import find_structure
 from srdd.numerics.formats import FormatSpec, parse_spec
 from srdd.numerics.kernels import rotation
 from srdd.simulation.operand import Operand
-from srdd.simulation.replaced import Linear, Replaced, StackedExperts, State, is_replaced
+from srdd.simulation.replaced import SIMULATED, Linear, Replaced, StackedExperts, State
 
 __all__ = ["Simulation", "simulate"]
 
@@ -43,6 +44,7 @@ ROUTER = "routers are quantized only where --include names them"
 """Deployments spare them: a changed choice of experts costs more than these few weights save."""
 
 
+@dataclass(frozen=True)
 class Simulation:
     """What `simulate` gives: which linears run with quantized operands, and which do not.
 
@@ -50,19 +52,11 @@ class Simulation:
         weights, activations: the format of each operand as `mxfp4:floor`; None is full precision.
     """
 
-    def __init__(
-        self,
-        weights: FormatSpec | None,
-        activations: FormatSpec | None,
-        state: State,
-        replaced: Sequence[Replaced],
-        refused: dict[str, str],
-    ) -> None:
-        self.weights = None if weights is None else str(weights)
-        self.activations = None if activations is None else str(activations)
-        self._state = state
-        self._replaced = replaced
-        self._refused = refused
+    weights: str | None = None
+    activations: str | None = None
+    _state: State = field(default_factory=State)
+    _replaced: Sequence[Replaced] = ()
+    _refused: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def modules(self) -> tuple[str, ...]:
@@ -77,12 +71,12 @@ class Simulation:
         a linear's weight without calling the linear.
         """
         reasons = dict(self._refused)
-        if any(each.called for each in self._replaced):
-            for each in self._replaced:
-                if not each.called:
-                    reasons |= dict.fromkeys(each.names, "it was not called")
-                elif self.activations is not None:
-                    reasons |= dict.fromkeys(each.unseen, UNSEEN)
+        has_run = any(each.called for each in self._replaced)
+        for each in self._replaced if has_run else ():
+            if not each.called:
+                reasons |= dict.fromkeys(each.names, "it was not called")
+            elif self.activations is not None:
+                reasons |= dict.fromkeys(each.unseen, UNSEEN)
         return reasons
 
     def refresh(self) -> None:
@@ -144,17 +138,14 @@ def simulate(
     check_full_precision(model)
     _check_eager(model)
     state = State()
-    replaced, refused = _find(model, state, w_spec, a_spec, tuple(include), tuple(exclude))
-    done: list[Replaced] = []
-    try:
+    selection = Selection(tuple(include), tuple(exclude))
+    replaced, refused = _find(model, state, w_spec, a_spec, selection)
+    with ExitStack() as stack:
+        stack.callback(setattr, state, "ended", True)
         for each in replaced:
-            each.attach()
-            done.append(each)
-        yield Simulation(w_spec, a_spec, state, replaced, refused)
-    finally:
-        state.ended = True
-        for each in reversed(done):
-            each.detach()
+            stack.enter_context(each.attached())
+        formats = [None if spec is None else str(spec) for spec in (w_spec, a_spec)]
+        yield Simulation(formats[0], formats[1], state, replaced, refused)
 
 
 def _check_eager(model: nn.Module) -> None:
@@ -173,31 +164,24 @@ def _find(
     state: State,
     weights: FormatSpec | None,
     activations: FormatSpec | None,
-    include: tuple[str, ...],
-    exclude: tuple[str, ...],
+    selection: Selection,
 ) -> tuple[list[Replaced], dict[str, str]]:
     """What can be simulated, and the names of what cannot, each with the reason."""
-    selection = Selection(include, exclude)
     all_weights = list(find_weights(model, find_structure(model)))
     selection.check(weight.name for weight in all_weights)
-    linears: list[Replaced] = []
-    experts: dict[str, StackedExperts] = {}
+    replaced: dict[str, Replaced] = {}
     refused: dict[str, str] = {}
     kept: dict[tuple[int, bool], Operand] = {}  # modules that share a weight share what is kept
     for weight in all_weights:
         if not selection.takes(weight.name):
             continue
-        if kind_of(weight.name) == "router" and not include:
-            refused[weight.name] = ROUTER
-            continue
-        module_name, key = weight.place
-        module = model.get_submodule(module_name)
+        name, key = weight.place
+        module = model.get_submodule(name)
         parameter = module._parameters[key]
-        reason = SHARDED if hasattr(parameter, "placements") else weight.unusable_reason()
-        if reason is not None:
+        if reason := _refusal_reason(weight, parameter, selection):
             refused[weight.name] = reason
             continue
-        if is_replaced(module):
+        if module in SIMULATED:
             raise UsageError(
                 f"{weight.name} is being simulated already",
                 "end the other `with srdd.simulate(...)` first, or name both formats in one",
@@ -207,17 +191,19 @@ def _find(
                 rotation.check_channels(weight.sides[1], spec.format)
         transposed = bool(weight.transposed)
         operand = kept.setdefault((id(parameter), transposed), Operand(weights, transposed))
-        if weight.data.ndim == 3:
-            stack = experts.setdefault(module_name, StackedExperts(module, activations, state))
-            stack.add(weight.name, key, operand)
-        else:
-            linear = Linear(module, activations, state)
-            linear.add(weight.name, key, operand)
-            linears.append(linear)
-    if not linears and not experts:
+        kind = StackedExperts if weight.data.ndim == 3 else Linear
+        each = replaced.setdefault(name, kind(module, activations, state))
+        each.add(weight.name, key, operand)
+    if not replaced:
         name, reason = next(iter(refused.items()), ("the model", "it has no linears"))
         raise UsageError(
             f"no linear can be simulated ({name}: {reason})",
             "load the model in bfloat16, float16 or float32, into memory",
         )
-    return [*linears, *experts.values()], refused
+    return list(replaced.values()), refused
+
+
+def _refusal_reason(weight: Weight, parameter: object, selection: Selection) -> str | None:
+    if kind_of(weight.name) == "router" and not selection.include:
+        return ROUTER
+    return SHARDED if hasattr(parameter, "placements") else weight.unusable_reason()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,6 +17,7 @@ from srdd.measurement.listener import Listener
 from srdd.model.running import device_of
 from srdd.numerics.formats import parse_spec
 from srdd.prompts.batches import Batch, TokenizedPrompts
+from srdd.rin.inject import noisy
 from srdd.simulation import predictions
 from srdd.simulation.simulator import Simulation, simulate
 
@@ -61,38 +62,30 @@ def all_variants(variants: Sequence[Variant], noise: Noise | None) -> list[Varia
     def named(spec: str | None) -> str | None:
         return None if spec is None else str(parse_spec(spec))
 
-    found = [Variant(named(each.weights), named(each.activations)) for each in variants]
+    result = [Variant(named(each.weights), named(each.activations)) for each in variants]
     if noise is not None:
-        found = [one for each in (Variant(), *found) for one in (each, replace(each, noise=True))]
-    found = [each for each in dict.fromkeys(found) if each != Variant()]
-    if not found:
+        plain_too = (Variant(), *result)
+        result = [variant for each in plain_too for variant in (each, replace(each, noise=True))]
+    result = [each for each in dict.fromkeys(result) if each != Variant()]
+    if not result:
         raise UsageError(
             "there is nothing to quantize: neither weights nor activations have a format",
             "name one, for example mxfp4",
         )
-    return found
+    return result
 
 
+@dataclass(frozen=True)
 class Runner:
     """Runs variants of a model over the same batches, each beside the model as it is."""
 
-    def __init__(
-        self,
-        model: nn.Module,
-        tokenized: TokenizedPrompts,
-        batches: Sequence[Batch],
-        noise: Noise | None,
-        include: Sequence[str],
-        exclude: Sequence[str],
-        listener: Listener,
-    ) -> None:
-        self._model = model
-        self._places = {number: place for place, number in enumerate(tokenized.index)}
-        self._batches = batches
-        self._noise = noise
-        self._include, self._exclude = include, exclude
-        self._listener = listener
-        self._device = device_of(model)
+    model: nn.Module
+    tokenized: TokenizedPrompts
+    batches: Sequence[Batch]
+    noise: Noise | None
+    include: Sequence[str]
+    exclude: Sequence[str]
+    listener: Listener
 
     def check(self, variants: Sequence[Variant]) -> None:
         """Enter every variant once, so that what cannot be run fails before anything has run."""
@@ -100,60 +93,50 @@ class Runner:
             with self._simulated(variant), self._noisy(variant):
                 pass
 
-    def run(self, variant: Variant) -> tuple[NDArray[np.float64], Simulation | None]:
+    def run(self, variant: Variant) -> tuple[NDArray[np.float64], Simulation]:
         """The sums of srdd.simulation.predictions, (prompts, 3), and the simulation."""
-        sums = np.zeros((len(self._places), 3))
+        sums = np.zeros((len(self.tokenized.index), 3))
+        device = device_of(self.model)
         with self._simulated(variant) as simulation:
 
             def add(batch: Batch) -> None:
-                with ExitStack() if simulation is None else simulation.paused():
-                    plain = predictions.logits_of(self._model, batch, self._device)
+                with simulation.paused():
+                    plain = predictions.logits_of(self.model, batch, device)
                 with self._noisy(variant):
-                    logits = predictions.logits_of(self._model, batch, self._device)
-                places = [self._places[number] for number in batch.index]
+                    logits = predictions.logits_of(self.model, batch, device)
+                places = np.searchsorted(self.tokenized.index, batch.index)
                 sums[places] = predictions.sums(plain, logits, batch).numpy()
 
-            for batch in self._batches:
-                run_halving(batch, add, self._device, self._listener)
+            for batch in self.batches:
+                run_halving(batch, add, device, self.listener)
         return sums, simulation
 
-    @contextmanager
-    def _simulated(self, variant: Variant) -> Iterator[Simulation | None]:
-        if variant.weights is None and variant.activations is None:
-            yield None
-            return
-        with simulate(
-            self._model,
-            variant.weights,
-            variant.activations,
-            include=self._include,
-            exclude=self._exclude,
-        ) as simulation:
-            yield simulation
+    def _simulated(self, variant: Variant) -> AbstractContextManager[Simulation]:
+        operands = variant.weights, variant.activations
+        if operands == (None, None):
+            return nullcontext(Simulation())
+        return simulate(self.model, *operands, include=self.include, exclude=self.exclude)
 
     @contextmanager
     def _noisy(self, variant: Variant) -> Iterator[None]:
-        if not variant.noise:
+        noise = self.noise
+        if noise is None or not variant.noise:
             yield
             return
-        from srdd.rin import noisy
-
-        noise = self._noise
-        assert noise is not None
         with noisy(
-            self._model,
+            self.model,
             noise.config,
             step=noise.step,
             total_steps=noise.total_steps,
             seed=noise.seed,
         ) as report:
             if report.energy == 0:
-                self._listener.warn(
+                self.listener.warn(
                     f"step {noise.step} of {noise.total_steps} is in the first stage of the "
                     "schedule, which has no noise"
                 )
             elif report.unchanged is not None and report.unchanged > MUCH_UNCHANGED:
-                self._listener.warn(
+                self.listener.warn(
                     f"noise of sigma {report.sigma:.3g}: rounding to the weights' type leaves "
                     f"{100 * report.unchanged:.0f} % of the noisy weights as they were"
                 )

@@ -22,7 +22,8 @@ from srdd.prompts.reading import builtin
 from srdd.simulation import predictions
 from srdd.simulation.evaluator import Noise, Variant, evaluate_model
 from srdd.simulation.pieces import pieces_of
-from srdd.simulation.results import plain_result, result_of
+from srdd.simulation.results import result_of
+from srdd.simulation.simulator import Simulation
 
 PROMPTS = [
     "one two three",
@@ -159,7 +160,8 @@ def test_intervals_are_those_of_a_ratio_of_sums_over_prompts() -> None:
     count = 400
     predicted = rng.integers(5, 50, count).astype(float)
     nll = predicted * rng.normal(3.0 + predicted / 20, 0.5)  # longer prompts lose more
-    low, high = plain_result(predicted, nll).loss_interval
+    sums = np.stack([nll, nll, np.zeros(count)], axis=1)
+    low, high = result_of(Variant(), predicted, sums, Simulation()).loss_interval
     mean = nll.sum() / predicted.sum()
     # The linearised standard error of a ratio of sums.
     error = np.sqrt(((nll - mean * predicted) ** 2).sum()) / predicted.sum()
@@ -172,7 +174,7 @@ def test_a_difference_is_paired() -> None:
     predicted = np.array([10.0, 20.0, 30.0, 15.0])
     plain = predicted * np.array([1.0, 5.0, 2.0, 9.0])
     sums = np.stack([plain, plain + 0.25 * predicted, np.zeros(4)], axis=1)
-    result = result_of(W4A4, predicted, sums, None)
+    result = result_of(W4A4, predicted, sums, Simulation())
     assert result.loss_difference == pytest.approx(0.25)
     assert result.loss_difference_interval == pytest.approx((0.25, 0.25))
     low, high = result.loss_interval
