@@ -25,6 +25,18 @@ EXIT_CODES = (
     "Exit codes: 0 done; 1 a gate failed; 2 usage, input or internal error; 130 interrupted."
 )
 
+PANELS = (
+    "Arguments",
+    "Options",
+    "Data",
+    "Model",
+    "Strategy",
+    "Plan of experiments",
+    "Output",
+    "Advanced",
+)
+"""Groups of options on a help page, in their order."""
+
 # The exception classes of the parser that typer brings along; only these names are public.
 _USAGE: type[Exception] = typer.BadParameter.__mro__[2]
 
@@ -33,15 +45,15 @@ class Command(TyperCommand):
     """A command whose help page groups the options by panel, as plain text."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        panels: dict[str, list[tuple[str, str]]] = {}
+        panels: dict[str, list[tuple[str, str]]] = {name: [] for name in PANELS}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
             if record is not None:
                 positional = parameter.param_type_name == "argument"
                 panel = getattr(parameter, "rich_help_panel", None)
                 name = "Arguments" if positional else panel or "Options"
-                panels.setdefault(name, []).append(record)
-        for name in sorted(panels, key=lambda name: name == "Advanced"):
+                panels[name].append(record)
+        for name in filter(panels.get, PANELS):
             with formatter.section(name):
                 formatter.write_dl(panels[name])
 

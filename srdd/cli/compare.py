@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
-from srdd.cli import console, options
-from srdd.cli.options import OUTPUT, SITE, SPEC, VIEW, flag, option
+from srdd.cli import console
+from srdd.cli.options import command
+from srdd.cli.output import Destination
 from srdd.errors import UsageError
 from srdd.reports.text import safe
 
@@ -18,67 +19,33 @@ if TYPE_CHECKING:
     from srdd.reports.view import Block
 
 FORMS = ("terminal", "markdown", "json", "csv")
-SHARED = "each that both have, or the only one"
 
 
+@command
 def compare(
-    old: Annotated[
-        str, typer.Argument(metavar="OLD", help="The scan to compare with; - for standard input.")
-    ],
-    new: Annotated[
-        str, typer.Argument(metavar="NEW", help="The scan to judge; the same file for two formats.")
-    ],
-    old_format: Annotated[str | None, option("Format of OLD.", SPEC, default=SHARED)] = None,
-    new_format: Annotated[str | None, option("Format of NEW.", SPEC, default=SHARED)] = None,
-    site: Annotated[
-        list[str],
-        option("Only this site; repeatable.", "NAME", default="all that both have", **SITE),
-    ] = [],
-    metric: Annotated[
-        str,
-        option(
-            "Metric to show and to rank layers by; json and csv have all.",
-            "NAME",
-            parser=options.metric,
-        ),
-    ] = "sqnr_db",
-    fail_on: Annotated[
-        list[str],
-        option(
-            "Exit with 1 where this holds: 'sqnr_db < -0.5' (NEW - OLD in a layer), 'overall "
-            "relative_error > 2%' (all layers together), 'new.sqnr_db < 15' (NEW alone); "
-            "repeatable.",
-            "GATE",
-            default="none",
-        ),
-    ] = [],
-    count_unsure: Annotated[
-        bool, flag("Gates also count what may be chance.", "--count-unsure")
-    ] = False,
-    by: Annotated[
-        str, option("A row for each layer, kind of tensor or tensor.", "NAME", panel=OUTPUT, **VIEW)
-    ] = "layer",
-    form: Annotated[
-        str | None,
-        options.form("terminal, markdown (for a pull-request comment), json or csv.", FORMS),
-    ] = None,
-    output: options.Output = None,
-    force: options.Force = False,
-    quiet: options.Quiet = False,
-    debug: options.Debug = False,
+    old: str,
+    new: str,
+    destination: Destination,
+    old_format: str | None = None,
+    new_format: str | None = None,
+    site: list[str] = [],
+    metric: str = "sqnr_db",
+    fail_on: list[str] = [],
+    count_unsure: bool = False,
+    by: str = "layer",
+    form: str | None = None,
 ) -> None:
     """Compare two scans layer by layer, with gates for CI.
 
     Checkpoints, formats or scale rules. Intervals come from the prompts, paired where both scans
     have the same. Needs no model.
     """
-    from srdd.cli.output import deliver, free_target
     from srdd.cli.scans import load
     from srdd.comparison import compare_scans, judge
     from srdd.reports.report import form_of
 
-    form = form_of(form, output, FORMS)
-    target = free_target(output, force=force)
+    form = form_of(form, destination.output, FORMS)
+    target = destination.path()
     gates = [_gate(text) for text in fail_on]
     _check_two(old, new, old_format, new_format)
     names = tuple("standard input" if source == "-" else safe(source) for source in (old, new))
@@ -94,7 +61,7 @@ def compare(
     )
     outcomes = tuple(judge(comparison, gate, count_unsure=count_unsure) for gate in gates)
     comparison = comparison.model_copy(update={"gates": outcomes})
-    deliver(_content(comparison, form), target, force=force)
+    destination.write(_content(comparison, form))
     if form != "terminal" or target is not None:
         _say_outcomes(outcomes)
     if not all(outcome.passed for outcome in outcomes):

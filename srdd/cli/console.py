@@ -96,10 +96,9 @@ def show(*parts: RenderableType) -> None:
 
 
 def show_beside(*parts: RenderableType) -> None:
-    """Print on standard error what belongs to a result without being it."""
-    console = _talk()
-    for part in parts:
-        console.print(part, crop=False)
+    """Print on standard error what belongs to a result without being it, unless quiet."""
+    for part in () if _quiet else parts:
+        _talk().print(part, crop=False)
 
 
 def write_result(content: bytes) -> None:

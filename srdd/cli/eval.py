@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from srdd.cli import console, loading, options
-from srdd.cli.options import DATA, OUTPUT, SPEC, option
+from srdd.cli import console, loading
+from srdd.cli.loading import ModelOptions, PromptOptions, RunOptions
+from srdd.cli.options import command
+from srdd.cli.output import Destination
 from srdd.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -87,110 +89,39 @@ def read_text(name: str) -> PromptSet:
     return PromptSet(source=source, prompts=(Prompt(text=text),))
 
 
+@command
 def evaluate(
-    model: options.Model,
-    format: Annotated[
-        list[str],
-        option("Format of weights and activations alike; repeatable.", SPEC, default="mxfp4"),
-    ] = [],
-    weights: Annotated[
-        list[str], option("Format of the weights; alone, W4A16.", SPEC, default="none")
-    ] = [],
-    activations: Annotated[
-        list[str], option("Format of the linears' inputs; alone, W16A4.", SPEC, default="none")
-    ] = [],
-    rin: Annotated[
-        str | None,
-        option(
-            "Repeat every run with the noise of this configuration, which `srdd suggest --for "
-            "srdd` writes; - for standard input.",
-            "FILE",
-            default="no noise",
-        ),
-    ] = None,
-    step: Annotated[
-        int | None, option("With --rin: training step.", "N", default="none", min=0)
-    ] = None,
-    total_steps: Annotated[
-        int | None, option("With --rin: number of training steps.", "N", default="none", min=1)
-    ] = None,
-    prompts: options.Prompts = None,
-    prompt_column: options.PromptColumn = None,
-    text: Annotated[
-        str | None,
-        option(
-            "One text instead of prompts, cut into pieces of --max-length tokens; - for standard "
-            "input.",
-            "FILE",
-            default="none",
-            panel=DATA,
-        ),
-    ] = None,
-    limit: options.Limit = None,
-    skip: options.Skip = 0,
-    max_length: Annotated[
-        int | None, option(options.TRUNCATE, "N", default="off; 512 with --text", panel=DATA, min=2)
-    ] = None,
-    apply_chat_template: options.ChatTemplate = None,
-    include: options.Include = [],
-    exclude: options.Exclude = [],
-    dtype: options.Dtype = "auto",
-    device: options.Device = None,
-    device_map: options.DeviceMap = None,
-    revision: options.Revision = None,
-    tokenizer: options.Tokenizer = None,
-    trust_remote_code: options.RemoteCode = False,
-    allow_pickle: options.Pickle = False,
-    output: Annotated[
-        str | None,
-        option(
-            "Write all figures as JSON; - for standard output, without the table.",
-            "FILE",
-            "--output",
-            "-o",
-            default="table only",
-            panel=OUTPUT,
-        ),
-    ] = None,
-    force: options.Force = False,
-    quiet: options.Quiet = False,
-    batch_size: options.BatchSize = "auto",
-    seed: options.Seed = 0,
-    debug: options.Debug = False,
+    model: ModelOptions,
+    prompts: PromptOptions,
+    options: RunOptions,
+    destination: Destination,
+    format: list[str] = [],
+    weights: list[str] = [],
+    activations: list[str] = [],
+    rin: str | None = None,
+    step: int | None = None,
+    total_steps: int | None = None,
+    text: str | None = None,
+    seed: int = 0,
 ) -> None:
     """Measure how much worse a quantized model predicts.
 
     Loss, perplexity and KL divergence, with 95 % intervals over prompts, compared with the model
     in full precision.
     """
-    from srdd.cli.output import free_target
-    from srdd.measurement.plan import check_batch_size
-
     pairs = operands(format, weights, activations)
-    size = check_batch_size(batch_size)
-    if text is not None and (prompts is not None or skip or apply_chat_template is not None):
+    settings = options.settings()
+    template = options.apply_chat_template is not None
+    if text is not None and (prompts.prompts is not None or prompts.skip or template):
         raise UsageError(
             "--text excludes --prompts, --skip and --apply-chat-template", "leave one out"
         )
-    if (rin, prompts, text).count("-") > 1:
+    if (rin, prompts.prompts, text).count("-") > 1:
         raise UsageError("two options read standard input", "name a file for one of them")
-    target = free_target(output, force=force)
+    target = destination.path()
     config = read_noise(rin, step, total_steps)
-    prompt_set = (
-        loading.read_prompts(prompts, limit, skip, prompt_column)
-        if text is None
-        else read_text(text)
-    )
-    source = loading.find_source(
-        model, revision=revision, tokenizer=tokenizer, allow_pickle=allow_pickle
-    )
-    loaded, reader, origin = source.load(
-        dtype=dtype,
-        device=device,
-        device_map=device_map,
-        trust_remote_code=trust_remote_code,
-        allow_pickle=allow_pickle,
-    )
+    prompt_set = prompts.read() if text is None else read_text(text)
+    loaded, reader, origin = model.find().load()
     from srdd.simulation.evaluator import Noise, Variant, evaluate_model
 
     noise = None
@@ -205,16 +136,12 @@ def evaluate(
             variants=[Variant(*pair) for pair in pairs],
             noise=noise,
             as_text=text is not None,
-            include=include,
-            exclude=exclude,
-            limit=limit,
-            max_length=max_length,
-            batch_size=size,
-            apply_chat_template=apply_chat_template,
+            limit=prompts.limit,
+            **settings,
             origin=origin,
             listener=listener,
         )
-    if output == "-":
+    if destination.output == "-":
         console.write_result(result.to_json())
         return
     from srdd.reports.evaluation_view import evaluation_blocks
@@ -222,7 +149,7 @@ def evaluate(
 
     try:
         if target is not None:
-            result.save(target, force=force)
+            result.save(target, force=destination.force)
             console.say(f"wrote {target}")
     finally:  # it may have taken long: where it cannot be written, at least it is shown
         console.show(*render(evaluation_blocks(result)))

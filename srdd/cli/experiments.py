@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from srdd.cli import console
+from srdd.cli.output import Destination
 from srdd.documents.document import check_target, write_whole
 from srdd.documents.rin import RinConfig
 from srdd.documents.scan import Scan
@@ -20,19 +21,19 @@ from srdd.reports.text import safe
 PLAN = "plan.md"
 
 
-def check_folder(output: str | None, force: bool) -> Path:
+def check_folder(destination: Destination) -> Path:
     """The folder to write to; it may be missing, the one around it not.
 
     Raises:
         UsageError: no folder is named.
         OutputError: nothing can be written there.
     """
-    if output in (None, "-"):
+    if destination.output is None or destination.output == "-":
         raise UsageError("this writes several files", "name a folder for them with -o FOLDER")
-    folder = Path(str(output))
+    folder = Path(destination.output)
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"{folder} is a file", "name a folder with -o")
-    check_target(folder / PLAN if folder.is_dir() else folder, force=force)
+    check_target(folder / PLAN if folder.is_dir() else folder, force=destination.force)
     return folder
 
 

@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from srdd.cli import console, interrupts
@@ -21,41 +21,64 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class ModelOptions:
+    """The options that say which model is loaded, and how."""
+
+    model: str
+    dtype: str = "auto"
+    device: str | None = None
+    device_map: str | None = None
+    revision: str | None = None
+    tokenizer: str | None = None
+    trust_remote_code: bool = False
+    allow_pickle: bool = False
+
+    def find(self, *, needs_tokenizer: bool = True) -> Source:
+        """The model and its tokenizer, found and checked as far as their files allow.
+
+        Raises:
+            InputError: there is no such model, or something is missing from it.
+        """
+        checkpoint = find(self.model, revision=self.revision, allow_pickle=self.allow_pickle)
+        words = find(self.tokenizer, weights=False) if self.tokenizer else checkpoint
+        if needs_tokenizer:
+            check_tokenizer(words)
+        return Source(self, checkpoint, words if needs_tokenizer else None)
+
+
+@dataclass(frozen=True)
 class Source:
     """A model whose files were looked at, and that is not loaded yet.
 
     Attributes:
+        options: how to load it.
         checkpoint: the model.
         tokenizer: where its tokenizer is; None where none is needed.
     """
 
+    options: ModelOptions
     checkpoint: Checkpoint
     tokenizer: Checkpoint | None
 
-    def load(
-        self,
-        *,
-        dtype: str,
-        device: str | None,
-        device_map: str | None,
-        trust_remote_code: bool,
-        allow_pickle: bool,
-    ) -> tuple[nn.Module, Any, Origin]:
+    def load(self) -> tuple[nn.Module, Any, Origin]:
         """The model, its tokenizer (None where none is needed), and where the two came from."""
         with console.phase("loading torch and transformers"):
             from srdd.measurement.provenance import Origin
             from srdd.model.load import load_model, load_tokenizer
+        options = self.options
         with console.phase(f"loading {self.checkpoint.name}"):
             tokenizer = None
             if self.tokenizer is not None:
-                tokenizer = load_tokenizer(self.tokenizer, trust_remote_code=trust_remote_code)
+                tokenizer = load_tokenizer(
+                    self.tokenizer, trust_remote_code=options.trust_remote_code
+                )
             loaded = load_model(
                 self.checkpoint,
-                dtype=dtype,
-                device=device,
-                device_map=device_map,
-                trust_remote_code=trust_remote_code,
-                allow_pickle=allow_pickle,
+                dtype=options.dtype,
+                device=options.device,
+                device_map=options.device_map,
+                trust_remote_code=options.trust_remote_code,
+                allow_pickle=options.allow_pickle,
             )
         origin = Origin(
             name=escaped(self.checkpoint.name),
@@ -67,38 +90,44 @@ class Source:
         return loaded.model, tokenizer, origin
 
 
-def find_source(
-    model: str,
-    *,
-    revision: str | None,
-    tokenizer: str | None,
-    allow_pickle: bool,
-    needs_tokenizer: bool = True,
-) -> Source:
-    """The model and its tokenizer, found and checked as far as their files allow.
+@dataclass(frozen=True)
+class PromptOptions:
+    """The options that say which prompts are read."""
 
-    Raises:
-        InputError: there is no such model, or something is missing from it.
-    """
-    checkpoint = find(model, revision=revision, allow_pickle=allow_pickle)
-    words = find(tokenizer, weights=False) if tokenizer else checkpoint
-    if needs_tokenizer:
-        check_tokenizer(words)
-    return Source(checkpoint, words if needs_tokenizer else None)
+    prompts: str | None = None
+    prompt_column: str | None = None
+    limit: int | None = None
+    skip: int = 0
+
+    def read(self) -> PromptSet:
+        """The prompts in a file, from standard input for `-`, or the built-in ones for None."""
+        from srdd.prompts import reading
+
+        if self.prompts is None:
+            return reading.builtin(limit=self.limit, skip=self.skip)
+        if self.prompts == "-" and sys.stdin.isatty():
+            console.say("reading prompts from standard input, one a line; end with Ctrl-D")
+        prompts = reading.read_prompts(
+            self.prompts, limit=self.limit, skip=self.skip, column=self.prompt_column
+        )
+        return replace(prompts, source=escaped(prompts.source))
 
 
-def read_prompts(
-    source: str | None, limit: int | None, skip: int, column: str | None = None
-) -> PromptSet:
-    """The prompts in a file, from standard input for `-`, or the built-in ones for None."""
-    from srdd.prompts import reading
+@dataclass(frozen=True)
+class RunOptions:
+    """The options that say what of the prompts and of the model is used, by their common names."""
 
-    if source is None:
-        return reading.builtin(limit=limit, skip=skip)
-    if source == "-" and sys.stdin.isatty():
-        console.say("reading prompts from standard input, one a line; end with Ctrl-D")
-    prompts = reading.read_prompts(source, limit=limit, skip=skip, column=column)
-    return replace(prompts, source=escaped(prompts.source))
+    max_length: int | None = None
+    apply_chat_template: bool | None = None
+    include: list[str] = field(default_factory=list)
+    exclude: list[str] = field(default_factory=list)
+    batch_size: str = "auto"
+
+    def settings(self) -> dict[str, Any]:
+        """Arguments of `Plan.of` and of `evaluate_model`."""
+        from srdd.measurement.plan import check_batch_size
+
+        return asdict(self) | {"batch_size": check_batch_size(self.batch_size)}
 
 
 def escaped(text: str) -> str:

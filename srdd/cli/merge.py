@@ -4,52 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
 
-import typer
-
-from srdd.cli import console, options
-from srdd.cli.options import flag, option
+from srdd.cli import console
+from srdd.cli.options import command
+from srdd.cli.output import Destination
 from srdd.errors import UsageError, counted
 from srdd.reports.text import safe
 
 
-def merge(
-    parts: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="PART",
-            help="Scans of one model with the same settings, in the order of their prompts.",
-        ),
-    ],
-    output: Annotated[
-        str,
-        option(
-            "Where the merged scan is written; - for standard output.", "FILE", "--output", "-o"
-        ),
-    ],
-    repeated: Annotated[
-        bool, flag("Count a prompt that several parts contain as often as it occurs.", "--repeated")
-    ] = False,
-    force: options.Force = False,
-    quiet: options.Quiet = False,
-    debug: options.Debug = False,
-) -> None:
+@command
+def merge(parts: list[str], destination: Destination, repeated: bool = False) -> None:
     """Merge scans of parts of a prompt set into the scan of the whole.
 
     Make the parts with `srdd scan --skip N --limit N`, on several machines or one after the other.
     Needs no model.
     """
-    from srdd.cli.output import deliver, free_target
     from srdd.cli.scans import load
     from srdd.documents.merge import merge_scans
 
     _check_parts(parts)
-    target = free_target(output, force=force)
+    destination.path()
     scans = [load(part) for part in parts]
     names = ["standard input" if part == "-" else safe(part) for part in parts]
     whole = merge_scans(scans, repeated=repeated, names=names)
-    deliver(whole.to_json(), target, force=force)
+    destination.write(whole.to_json())
     text = whole.calibration
     console.say(
         f"merged {counted(len(scans), 'part')}: {counted(text.prompts or 0, 'prompt')}, "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,37 +14,44 @@ if TYPE_CHECKING:
     from srdd.reports.view import Block
 
 
-def free_target(output: str | None, *, force: bool) -> Path | None:
-    """Where the result goes: a file that can be written, or None for standard output.
+@dataclass(frozen=True)
+class Destination:
+    """The options that say where a result goes.
 
-    Raises:
-        OutputError: the file exists and is not to be overwritten, or cannot be written.
+    Attributes:
+        output: a file, or `-` for standard output; None for what the command does without it.
+        force: whether files are overwritten.
+        quiet: whether notes are left out; `srdd.cli.app` reads it.
     """
-    from srdd.documents.document import check_target
 
-    if output in (None, "-"):
-        return None
-    target = Path(str(output))
-    check_target(target, force=force)
-    return target
+    output: str | None = None
+    force: bool = False
+    quiet: bool = False
 
+    def path(self) -> Path | None:
+        """The file, which can be written; None for standard output.
 
-def deliver(
-    content: bytes | str | Sequence[Block], target: Path | None, *, force: bool = False
-) -> None:
-    """Write a document, or the blocks of a report, to a file or to standard output."""
-    from srdd.documents.document import write_whole
-    from srdd.reports.terminal import plain, render
+        Raises:
+            OutputError: it exists and is not to be overwritten, or cannot be written.
+        """
+        from srdd.documents.document import check_target
 
-    if isinstance(content, str):
-        content = content.encode()
-    if target is None:
-        if isinstance(content, bytes):
+        if self.output is None or self.output == "-":
+            return None
+        check_target(Path(self.output), force=self.force)
+        return Path(self.output)
+
+    def write(self, content: bytes | Sequence[Block]) -> None:
+        """Write a document, or the blocks of a report."""
+        from srdd.documents.document import write_whole
+        from srdd.reports.terminal import plain, render
+
+        target = self.path()
+        if target is not None:
+            whole = content if isinstance(content, bytes) else plain(content).encode()
+            write_whole(target, whole, force=self.force)
+            console.say(f"wrote {safe(str(target))}")
+        elif isinstance(content, bytes):
             console.write_result(content)
         else:
             console.show(*render(content))
-        return
-    write_whole(
-        target, content if isinstance(content, bytes) else plain(content).encode(), force=force
-    )
-    console.say(f"wrote {safe(str(target))}")

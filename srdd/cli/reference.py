@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated, Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from srdd.cli import console, options
-from srdd.cli.options import OUTPUT
+from srdd.cli import console
+from srdd.cli.options import command
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from srdd.reports.explanations import Topic
 
-DOCUMENTS = ("scan", "rin", "evaluation", "comparison")
-TABLE_OR_JSON = options.one_of("form", ("table", "json"))
+DOCUMENTS = {
+    "scan": "srdd.documents.scan:Scan",
+    "rin": "srdd.documents.rin:RinConfig",
+    "evaluation": "srdd.documents.evaluation:Evaluation",
+    "comparison": "srdd.documents.comparison:Comparison",
+}
 
 
-def formats(
-    form: Annotated[
-        str, options.option("table or json.", "NAME", "--as", panel=OUTPUT, **TABLE_OR_JSON)
-    ] = "table",
-    debug: options.Debug = False,
-) -> None:
+@command
+def formats(form: str = "table") -> None:
     """List number formats, their scale rules and Gaussian floors."""
     from srdd.reports.formats_view import describe_formats, formats_blocks
     from srdd.reports.terminal import render
@@ -40,47 +39,21 @@ def formats(
 
 def json_schema(document: str) -> dict[str, Any]:
     """The JSON Schema (2020-12) of a document."""
-    from srdd.documents import comparison, evaluation, rin, scan
-    from srdd.documents.document import Document
-
-    documents: dict[str, type[Document]] = {
-        "scan": scan.Scan,
-        "rin": rin.RinConfig,
-        "evaluation": evaluation.Evaluation,
-        "comparison": comparison.Comparison,
-    }
-    return documents[document].json_schema()
+    module, _, name = DOCUMENTS[document].partition(":")
+    described: dict[str, Any] = getattr(import_module(module), name).json_schema()
+    return described
 
 
-def schema(
-    document: Annotated[
-        str,
-        typer.Argument(
-            metavar="NAME",
-            help="scan, rin (a noise configuration), evaluation or comparison.",
-            **options.one_of("document", DOCUMENTS),
-        ),
-    ],
-    debug: options.Debug = False,
-) -> None:
+@command
+def schema(document: str) -> None:
     """Print the JSON Schema of a document."""
     import orjson
 
     console.write_result(orjson.dumps(json_schema(document), option=orjson.OPT_INDENT_2) + b"\n")
 
 
-def explain(
-    name: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="NAME",
-            help="Metrics, formats, scale rules, strategies, sites or verdicts, such as sqnr_db, "
-            "mxfp4:even or 'at floor'.",
-            show_default="list all",
-        ),
-    ] = None,
-    debug: options.Debug = False,
-) -> None:
+@command
+def explain(name: list[str] | None = None) -> None:
     """Explain a term: formula, unit, range, how to read it, pitfalls."""
     if not name:
         console.show(*_list())

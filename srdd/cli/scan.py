@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 import shlex
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from srdd.cli import console, loading, options
-from srdd.cli.options import ADVANCED, OUTPUT, SITE, SPEC, VIEW, flag, option
+from srdd.cli import console, loading
+from srdd.cli.loading import ModelOptions, PromptOptions, RunOptions
+from srdd.cli.options import command
+from srdd.cli.output import Destination
 from srdd.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -29,11 +32,13 @@ def parse_thresholds(settings: list[str]) -> dict[str, float]:
     Raises:
         UsageError: no such metric, or no number.
     """
+    from srdd.numerics.metrics import FIGURES, metric_name
+
     thresholds = {}
     for setting in settings:
         name, _, value = setting.partition("=")
         try:
-            thresholds[options.metric(name)] = float(value)
+            thresholds[metric_name(name, FIGURES)] = float(value)
         except ValueError:
             raise UsageError(
                 f"--threshold {setting!r} has no number", f"write --threshold {name}=0.1"
@@ -41,137 +46,60 @@ def parse_thresholds(settings: list[str]) -> dict[str, float]:
     return thresholds
 
 
-THRESHOLDS = "sqnr_db=20, deadzone=0.05, saturation=0.01, relative_error=0.1"
-ROUNDING = options.one_of("rounding", "srdd.numerics.formats:ROUNDINGS")
-
-
+@command
 def scan(
-    model: options.Model,
-    format: Annotated[
-        list[str],
-        option("Number format, optionally with a scale rule; repeatable.", SPEC),
-    ] = ["mxfp4"],
-    site: Annotated[
-        list[str],
-        option("Measure output, input, weight or linear (W4A4); repeatable.", "NAME", **SITE),
-    ] = ["output", "input"],
-    threshold: Annotated[
-        list[str],
-        option("Flag layers beyond it; repeatable.", "METRIC=VALUE", default=THRESHOLDS),
-    ] = [],
-    kl: Annotated[
-        bool,
-        flag("Also estimate what quantizing each linear costs the predictions.", "--kl"),
-    ] = False,
-    kl_samples: Annotated[
-        int, option("Samples of labels for each prompt, for --kl.", "N", panel=ADVANCED)
-    ] = 4,
-    kl_check: Annotated[
-        int,
-        option("Measure so many estimates directly, and the whole model.", "N", panel=ADVANCED),
-    ] = 8,
-    kl_direct: Annotated[
-        bool,
-        flag(
-            "Measure each linear's cost on its own instead: slow, resumable.",
-            "--kl-direct",
-        ),
-    ] = False,
-    prompts: options.Prompts = None,
-    prompt_column: options.PromptColumn = None,
-    limit: options.Limit = None,
-    skip: options.Skip = 0,
-    max_length: options.MaxLength = None,
-    apply_chat_template: options.ChatTemplate = None,
-    include: options.Include = [],
-    exclude: options.Exclude = [],
-    dtype: options.Dtype = "auto",
-    device: options.Device = None,
-    device_map: options.DeviceMap = None,
-    revision: options.Revision = None,
-    tokenizer: options.Tokenizer = None,
-    trust_remote_code: options.RemoteCode = False,
-    allow_pickle: options.Pickle = False,
-    output: Annotated[
-        str | None,
-        option(
-            "Where the scan is written; - for standard output.",
-            "FILE",
-            "--output",
-            "-o",
-            default="named after model, format and time",
-            panel=OUTPUT,
-        ),
-    ] = None,
-    force: options.Force = False,
-    by: Annotated[
-        str, option("A row for each layer, tensor or kind of tensor.", "NAME", panel=OUTPUT, **VIEW)
-    ] = "tensor",
-    everything: options.All = False,
-    quiet: options.Quiet = False,
-    batch_size: options.BatchSize = "auto",
-    rounding: Annotated[
-        str,
-        option("even, half-away, toward-zero or stochastic.", "NAME", panel=ADVANCED, **ROUNDING),
-    ] = "even",
-    skip_first_token: Annotated[
-        bool,
-        flag("Leave out the first token of each prompt.", "--skip-first-token", panel=ADVANCED),
-    ] = False,
-    seed: options.Seed = 0,
-    debug: options.Debug = False,
+    model: ModelOptions,
+    prompts: PromptOptions,
+    options: RunOptions,
+    destination: Destination,
+    format: list[str] = ["mxfp4"],
+    site: list[str] = ["output", "input"],
+    threshold: list[str] = [],
+    kl: bool = False,
+    kl_direct: bool = False,
+    by: str = "tensor",
+    everything: bool = False,
+    kl_samples: int = 4,
+    kl_check: int = 8,
+    rounding: str = "even",
+    skip_first_token: bool = False,
+    seed: int = 0,
 ) -> None:
     """Measure where quantization hurts a model, in one pass.
 
     Prints tables and writes the scan as JSON.
     """
-    from srdd.cli.output import free_target
     from srdd.measurement.plan import Plan
 
     plan = Plan.of(
         formats=format,
         sites=site,
-        include=include,
-        exclude=exclude,
         rounding=rounding,
-        max_length=max_length,
-        batch_size=batch_size,
-        apply_chat_template=apply_chat_template,
         skip_first_token=skip_first_token,
         thresholds=parse_thresholds(threshold),
         seed=seed,
         kl="direct" if kl_direct else kl,
         kl_samples=kl_samples,
         kl_check=kl_check,
+        **options.settings(),
     )
-    name = output or str(default_name(model, plan.formats, datetime.now()))
-    target = free_target(name, force=force)
-    prompt_set = None
-    if plan.needs_prompts:
-        prompt_set = loading.read_prompts(prompts, limit, skip, prompt_column)
-    source = loading.find_source(
-        model,
-        revision=revision,
-        tokenizer=tokenizer,
-        allow_pickle=allow_pickle,
-        needs_tokenizer=plan.needs_prompts,
-    )
-    loaded, reader, origin = source.load(
-        dtype=dtype,
-        device=device,
-        device_map=device_map,
-        trust_remote_code=trust_remote_code,
-        allow_pickle=allow_pickle,
-    )
+    named = destination.output is not None
+    if not named:
+        name = str(default_name(model.model, plan.formats, datetime.now()))
+        destination = replace(destination, output=name)
+    target = destination.path()
+    prompt_set = prompts.read() if plan.needs_prompts else None
+    source = model.find(needs_tokenizer=plan.needs_prompts)
+    loaded, reader, origin = source.load()
     from srdd.measurement.scanner import measure_model
 
-    journal = _journal(target, model, plan.formats) if kl_direct else None
+    journal = _journal(target, model.model, plan.formats) if kl_direct else None
     with loading.progress() as listener:
         result = measure_model(loaded, reader, prompt_set, plan, listener, origin, journal)
     if target is None:
         console.write_result(result.to_json())
         return
-    _deliver(result, target, force=force, named=output is not None, by=by, everything=everything)
+    _deliver(result, target, force=destination.force, named=named, by=by, everything=everything)
     if journal is not None:
         journal.unlink(missing_ok=True)  # what it kept is in the scan now
 
