@@ -9,7 +9,7 @@
 `overall new.sqnr_db < 15 dB` and `relative_error > 2%` are gates. A gate says what is wrong: it is
 breached where it is true. A row is a layer, or a kind or tensor in a comparison by these.
 
-Only what is significant counts, unless told otherwise: a difference where its verdict says so, a
+Only what is significant counts, by default: a difference where its verdict says so, a
 figure of NEW where all of its 95 % interval is beyond the limit. A gate with nothing to judge is an
 error and never passes: a gate that cannot fail protects nobody.
 """

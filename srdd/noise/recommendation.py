@@ -91,9 +91,7 @@ def summary(config: RinConfig) -> str:
     because = "; ".join(advice.reasons)
     if config.label == "uniform":
         return f"strategy uniform, which is also recommended: {because}"
-    return (
-        f"strategy {name}, as asked for; recommended instead: {advice.strategy}, because {because}"
-    )
+    return f"strategy {name}; recommended instead: {advice.strategy}, because {because}"
 
 
 def warnings_of(

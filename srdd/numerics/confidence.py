@@ -32,7 +32,7 @@ from srdd.numerics.sums import Sums, field
 
 RESAMPLES = 1000
 HALVES = 100
-"""Random halves of the replicates from which the stability of a ranking is told."""
+"""Random halves of the replicates from which the stability of a ranking is estimated."""
 FEWEST_REPLICATES = 2
 """With a single replicate nothing can be said about the spread between prompts."""
 FEW_PROMPTS = 10

@@ -50,7 +50,7 @@ USED_BY = {
     "tensor": ("torchao", "compressed-tensors"),
     "absmax": (),
 }
-"""Scale rule -> who uses it unless told otherwise. What one measures should be what one deploys."""
+"""Scale rule -> who uses it by default. What one measures should be what one deploys."""
 
 ROUNDINGS = ("even", "half-away", "toward-zero", "stochastic")
 """How an element rounds to its grid; `even` (nearest, ties to the even code) is the default.

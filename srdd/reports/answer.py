@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from srdd.documents.sensitivity_figures import joint_of
+from srdd.documents.sensitivity_figures import rows_of as costs_of
 from srdd.errors import counted
 from srdd.numerics.confidence import FEW_PROMPTS
 from srdd.reports.groups import Group
@@ -15,7 +17,7 @@ from srdd.reports.rows import Row, rows_of, whole, worst_first
 from srdd.reports.verdicts import BROKEN, POOR_DB
 from srdd.reports.view import Column, Measure
 
-MOST_PATTERNS, MOST_SINGLES = 2, 2
+MOST_PATTERNS, MOST_SINGLES, MOST_COSTLY = 2, 2, 3
 USUAL_DB = 2.0
 """How far below the floor inputs of down projections are even in models with random weights."""
 
@@ -35,6 +37,7 @@ _NOUNS = {
     "linear": ("outputs of {} with both operands quantized", "the output of {}, both quantized,"),
 }
 _DECIBELS = Measure("dB", digits=1)
+_PERCENT = Measure("%", scale=100.0, digits=0)
 _ESTIMATE = Column("", _DECIBELS)
 
 
@@ -61,10 +64,10 @@ class _Kind:
     def is_usual(self) -> bool:
         """Whether it is what every gated MLP shows at the inputs of its down projections."""
         first = self.rows[0]
-        held = {
+        kinds_here = {
             kind for row in rows_of([first.group], "tensor") for kind in (row.kind or "").split(",")
         }
-        gated = {"gate", "up"} <= held or "gate_up" in held
+        gated = {"gate", "up"} <= kinds_here or "gate_up" in kinds_here
         return first.group.site == "input" and first.kind == "down" and gated
 
     def named(self, *, one: bool = False) -> str:
@@ -82,7 +85,7 @@ def answer(groups: Sequence[Group]) -> list[str]:
     main = [group for group in groups if group.spec == groups[0].spec]
     rows = rows_of(main, "tensor")
     kinds = _kinds(rows)
-    found = [*_broken(rows), _finding(main[0], rows, kinds), *_usual(kinds)]
+    found = [*_broken(rows), *_cost(main[0]), _finding(main[0], rows, kinds), *_usual(kinds)]
     found += [*_formats(groups), *_few(main[0])]
     return [*found, NEXT if main[0].scan.sensitivity is None else NEXT_WITH_COSTS]
 
@@ -106,6 +109,27 @@ def _broken(rows: Sequence[Row]) -> list[str]:
     ]
 
 
+def _cost(group: Group) -> list[str]:
+    """What quantization costs the predictions and where, if the scan has a sensitivity."""
+    sensitivity = group.scan.sensitivity
+    if sensitivity is None or all(change.format != group.spec for change in sensitivity.changes):
+        return []
+    joint = joint_of(sensitivity, group.spec)
+    value = joint["predicted"] if joint["measured"] is None else joint["measured"]
+    costs = sorted(costs_of(sensitivity, group.spec), key=lambda row: -row["kl"])[:MOST_COSTLY]
+    listed = ", ".join(
+        f"{row['kind']} in layer {row['layer']} ({_PERCENT.text(row['share'])} % of the sum)"
+        for row in costs
+        if row["share"] is not None
+    )
+    how = "estimated" if joint["measured"] is None else "measured"
+    cost = Measure.of("kl").text(value)
+    return [
+        f"Quantizing all linears to {group.spec} costs the predictions {cost} mnat (thousandths of "
+        f"a nat a token, {how}); the costliest: {listed}."
+    ]
+
+
 def _single(row: Row) -> str:
     return f"{_Kind((row,)).named(one=True)} in layer {row.layer}"
 
@@ -126,14 +150,21 @@ def _finding(main: Group, rows: Sequence[Row], kinds: Sequence[_Kind]) -> str:
             f"Nothing stands out: all {counted(len(known), 'tensor')} are at most {POOR_DB:g} dB "
             f"below {floor}; the lowest is {_single(known[0])}, {_distance(known[0])}."
         )
-    parts = [
-        f"{kind.named()} ({len(kind.low)} of {len(kind.rows)} more than {POOR_DB:g} dB below, "
-        f"median {_DECIBELS.text(-kind.median_db)}, worst in layer {worst.layer}: "
-        f"{_distance(worst)})"
+    by_distance = [
+        (
+            worst.record.vs_floor_db or 0.0,
+            f"{kind.named()} ({len(kind.low)} of {len(kind.rows)} more than {POOR_DB:g} dB below, "
+            f"median {_DECIBELS.text(-kind.median_db)}, worst in layer {worst.layer}: "
+            f"{_distance(worst)})",
+        )
         for kind in patterns[:MOST_PATTERNS]
         for worst in worst_first(kind.rows)[:1]
     ]
-    parts += [f"{_single(row)} ({_distance(row)})" for row in singles[:MOST_SINGLES]]
+    by_distance += [
+        (row.record.vs_floor_db or 0.0, f"{_single(row)} ({_distance(row)})")
+        for row in singles[:MOST_SINGLES]
+    ]
+    parts = [sentence for _, sentence in sorted(by_distance)]
     hidden = max(0, len(patterns) - MOST_PATTERNS), max(0, len(singles) - MOST_SINGLES)
     more = [
         counted(count, noun)

@@ -276,7 +276,7 @@ def _label(row: Row) -> Cell:
 
 
 def _moved(group: Group) -> tuple[list[Move], int]:
-    """The rows that moved in rank, those that surely did if that can be told; and how many else.
+    """The rows that moved in rank (beyond chance, where that is known), and how many others did.
 
     Without replicates nothing tells, and all are given.
     """

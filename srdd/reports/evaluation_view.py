@@ -10,7 +10,7 @@ NATS = Measure("nats", digits=4)
 MORE = Measure("nats", digits=4, signed=True)
 _PERPLEXITY = Measure(digits=2)
 
-UNDECIDED = Word("sign open", "neutral")
+UNDECIDED = Word("loss: sign open", "neutral")
 """Beside a difference whose interval holds 0."""
 
 
@@ -73,7 +73,12 @@ def _name(result: Result, plain: str) -> str:
 def _answer(evaluation: Evaluation) -> str:
     """Which way of running it costs most and least."""
     known = sorted(
-        (one for one in evaluation.results if one.kl is not None), key=lambda one: one.kl or 0.0
+        (
+            result
+            for result in evaluation.results
+            if result.kl is not None and (result.weights or result.activations)
+        ),
+        key=lambda result: result.kl or 0.0,
     )
     if not known:
         return "No result is finite: nothing can be said about what quantization costs."
@@ -86,7 +91,7 @@ def _answer(evaluation: Evaluation) -> str:
 
     if best is worst:
         return f"{cost(best)}."
-    return f"Cheapest: {cost(best)}. Most expensive: {cost(worst)}."
+    return f"Lowest cost: {cost(best)}. Highest: {cost(worst)}."
 
 
 def _heading(evaluation: Evaluation) -> str:

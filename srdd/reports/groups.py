@@ -138,13 +138,13 @@ def groups_of(
         UsageError: the scan lacks such a site or format.
         InputError: it holds no figures there.
     """
-    held = scan.settings
+    settings = scan.settings
     for site in sites:
-        if site not in held.sites:
-            raise _lacks(name, "site", site, held.sites)
+        if site not in settings.sites:
+            raise _lacks(name, "site", site, settings.sites)
     for spec in formats:
-        if not any(_fits(spec, other) for other in held.formats):
-            raise _lacks(name, "format", spec, held.formats)
+        if not any(_fits(spec, other) for other in settings.formats):
+            raise _lacks(name, "format", spec, settings.formats)
     found = list(_groups(scan, sites, formats))
     if not found:
         where = f" at site {', '.join(sites)}" if sites else ""
@@ -152,8 +152,8 @@ def groups_of(
     return found
 
 
-def _lacks(name: str, kind: str, wanted: str, held: Sequence[str]) -> UsageError:
-    error = unknown_name(kind, wanted, held)
+def _lacks(name: str, kind: str, wanted: str, available: Sequence[str]) -> UsageError:
+    error = unknown_name(kind, wanted, available)
     hint = error.hint.replace("choose from:", "it holds:")
     return UsageError(f"{name} holds no {kind} {wanted!r}", hint)
 

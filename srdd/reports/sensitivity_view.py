@@ -29,7 +29,7 @@ from srdd.reports.view import (
     tabulate,
 )
 
-KL = Measure("mnat", scale=1000.0, digits=3)
+KL = Measure.of("kl")
 SHARE = Measure("%", scale=100.0, digits=1)
 RATIO = Measure(digits=2)
 MOST_ROWS = 20
@@ -64,9 +64,12 @@ def summary(scan: Scan, spec: str) -> list[str]:
     joint = joint_of(scan.sensitivity, spec)
     label = operand_label(spec, "both")
     whole = Column("", KL).text(Estimate(joint["predicted"], joint["predicted_interval"]))
-    sentence = f"{label} in {spec} costs {whole} thousandths of a nat a token"
+    sentence = f"{label} in {spec} costs {whole} mnat (thousandths of a nat a token)"
     if joint["measured"] is not None:
-        sentence += f" by the sum of its tensors; measured together: {KL.text(joint['measured'])}"
+        measured = Estimate(joint["measured"], joint["measured_interval"])
+        sentence += (
+            f" as the sum over its tensors; measured at once: {Column('', KL).text(measured)}"
+        )
     sentences = [f"{sentence}."]
     if scan.sensitivity.method == "estimate":
         words = verdict(scan.sensitivity, spec)[1]
@@ -83,12 +86,12 @@ def summary(scan: Scan, spec: str) -> list[str]:
 def cost_table(scan: Scan, spec: str, by: str, *, everything: bool = False) -> Table:
     """What each tensor, layer or kind costs, the costliest first."""
     assert scan.sensitivity is not None
-    held = {c.operands for c in scan.sensitivity.changes if c.format == spec}
+    measured = {c.operands for c in scan.sensitivity.changes if c.format == spec}
     rows = rows_of(scan.sensitivity, spec, "both", by)
     others = {
         operands: {_place(row): row for row in rows_of(scan.sensitivity, spec, operands, by)}
         for operands in OPERANDS
-        if operands != "both" and operands in held
+        if operands != "both" and operands in measured
     }
     shown = rows if everything else sorted(rows, key=lambda row: -row["kl"])[:MOST_ROWS]
     some = f"Costliest {len(shown)} of {len(rows)} {by}s" if len(shown) < len(rows) else f"{by}s"

@@ -147,7 +147,7 @@ def _dtype(model: nn.Module) -> str:
 
 
 def _free_bytes(device: torch.device) -> int:
-    """Memory that is free on a device; 0 where that cannot be told."""
+    """Memory that is free on a device; 0 where that is unknown."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     if device.type != "cpu" or not hasattr(os, "sysconf"):

@@ -92,7 +92,7 @@ def measure_directly(
         listener: hears beforehand what it takes in all.
 
     Raises:
-        InputError: no prompt has a token to predict; memory does not suffice.
+        InputError: no prompt has a token to predict; out of memory.
     """
     listener = listener or Listener()
     selection = selection or Selection()
@@ -115,10 +115,10 @@ def measure_directly(
     with evaluating(model), torch.no_grad():
         clock = time.monotonic()
         states = _States(replay, batches, len(structure.layers))
-        took = (time.monotonic() - clock) * passes / 60
+        took = (time.monotonic() - clock) * passes
         listener.inform(
             f"measuring {counted(len(waiting), 'change')} directly takes about {passes:,.0f} "
-            f"forward passes over {tokenized.tokens:,} tokens, {max(took, 1):,.0f} minutes"
+            f"forward passes over {tokenized.tokens:,} tokens, {_duration(took)}"
         )
         listener.started(
             f"measuring {counted(len(waiting), 'change')} directly",
@@ -147,6 +147,11 @@ def measure_directly(
             done(change, sums)
             listener.advanced(round(_share(change, len(structure.layers)) * tokenized.tokens))
     return found
+
+
+def _duration(seconds: float) -> str:
+    """`40 s` or `12 minutes`."""
+    return f"{seconds:,.0f} s" if seconds < 100 else f"{seconds / 60:,.0f} minutes"
 
 
 class _States:

@@ -77,7 +77,7 @@ def evaluate_model(
         apply_chat_template: whether prompts go through the tokenizer's chat template; None means
             that chat messages do and plain text does not.
         origin: what the document says of the model's origin.
-        listener: is told of progress and warnings.
+        listener: hears of progress and warnings.
 
     Returns:
         The document. The model is as it was before.

@@ -15,13 +15,13 @@ from srdd.prompts.batches import LeftOut, TokenizedPrompts, tokenize
 from srdd.prompts.reading import PromptSet
 
 PIECE = 512
-"""Tokens of a piece of a text, unless told otherwise."""
+"""Tokens of a piece of a text, by default."""
 
 TOO_SHORT = "no token to predict: it is a single token"
 
 
 def piece_length(model: nn.Module) -> int:
-    """Tokens of a piece unless told otherwise: PIECE, or the model's context if that is less."""
+    """Tokens of a piece by default: PIECE, or the model's context if that is less."""
     return min(PIECE, context_of(model) or PIECE)
 
 

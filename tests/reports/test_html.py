@@ -146,7 +146,7 @@ class TestScans:
         assert len(sections) == 2  # the heading, and the link to it
         assert found.count("rect", **{"class": "s0"}) == 3
         assert found.count("rect", **{"class": "s1"}) == 3
-        assert "layer 2\nq: 100.000 mnat\ndown: 300.000 mnat" in found.text
+        assert "layer 2\nq: 100.00 mnat\ndown: 300.00 mnat" in found.text
 
     def test_costs_of_formats_that_are_not_shown_are_left_out(self) -> None:
         formats = {"mxfp4:floor": 0.0, "nvfp4:token": 1.0}

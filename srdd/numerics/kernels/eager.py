@@ -3,7 +3,7 @@
 For scales that are powers of two, with a block's largest magnitude amax = m * 2^e, m in [0.5, 1),
 and the element's parameters (srdd.numerics.formats):
 
-    E = e - 1 - max_exponent, plus 1 where m >= round_up_above, held to -127 ... 127
+    E = e - 1 - max_exponent, plus 1 where m >= round_up_above, clamped to -127 ... 127
     s, v = 2^E, |x| * 2^-E
     step = 2^(max(floor(log2 v), min_exponent) - mantissa_bits)
     q = min(round(v / step) * step, largest)

@@ -357,6 +357,6 @@ def test_multipliers_have_four_decimals_in_every_form() -> None:
 
 def test_comments_distinguish_what_was_asked_for_from_what_is_recommended() -> None:
     said = " ".join(comment_lines(suggest(REFERENCE, "variable"), "guide", "yaml"))
-    assert "strategy variable, as asked for; recommended instead: uniform, because" in said
+    assert "strategy variable; recommended instead: uniform, because" in said
     said = " ".join(comment_lines(suggest(REFERENCE, "uniform"), "guide", "yaml"))
     assert "strategy uniform, which is also recommended" in said
