@@ -10,7 +10,7 @@ NATS = Measure("nats", digits=4)
 MORE = Measure("nats", digits=4, signed=True)
 _PERPLEXITY = Measure(digits=2)
 
-UNDECIDED = Word("loss: sign open", "neutral")
+UNDECIDED = Word("loss sign open", "neutral")
 """Beside a difference whose interval holds 0."""
 
 
