@@ -29,6 +29,7 @@ from scipy import stats
 
 from benchmarks import machine
 from srdd.documents.records import REPLICATES
+from srdd.measurement import forward
 from srdd.numerics.confidence import Error, leave_one_out
 from srdd.numerics.sums import FIELDS, INDEX
 
@@ -140,9 +141,9 @@ def measure(kind: str) -> dict[str, Values]:
                 continue
             with simulation.paused():
                 on = True
-                plain = predictions.logits_of(model, batch, torch.device("cpu"))
+                plain = forward.logits_of(model, batch, torch.device("cpu"))
             on = False
-            logits = predictions.logits_of(model, batch, torch.device("cpu"))
+            logits = forward.logits_of(model, batch, torch.device("cpu"))
             nll[part] = predictions.sums(plain, logits, batch).numpy()
     result = {"sums": sums, "nll": nll, "predicted": (lengths - 1).double().numpy()}
     FOLDER.mkdir(parents=True, exist_ok=True)

@@ -6,8 +6,8 @@ itself is not kept. An edge is noted as the module returns, so what later code d
 place does not matter.
 
 Linears are known by their modules; experts that are stacked in one parameter by their products, see
-srdd.model.experts. A module that reads its weight otherwise, so that its first output is not
-x W^T + b, is told from one row of its first call.
+srdd.model.experts. A module whose output is not x W^T + b is detected by
+comparing one row of its first call.
 """
 
 from __future__ import annotations

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from srdd.errors import counted
+from srdd.errors import InputError, counted
 from srdd.measurement.listener import Listener
 from srdd.model.running import context_of, is_out_of_memory, vocabulary_of
 from srdd.prompts.batches import Batch, TokenizedPrompts, split, tokenize
@@ -90,3 +90,23 @@ def run_halving(
     )
     for half in halves:
         run_halving(half, run, device, listener)
+
+
+def logits_of(model: nn.Module, batch: Batch, device: torch.device) -> Tensor:
+    """(prompts, tokens, vocabulary) in the model's type.
+
+    Raises:
+        InputError: the model gives none.
+    """
+    output: Any = model(
+        input_ids=batch.input_ids.to(device),
+        attention_mask=batch.attention_mask.to(device),
+        use_cache=False,
+    )
+    logits = getattr(output, "logits", None)
+    if not isinstance(logits, Tensor) or logits.shape[:2] != batch.input_ids.shape:
+        raise InputError(
+            f"{type(model).__name__} gives no logits for each token",
+            "load the model with its language-model head, as AutoModelForCausalLM does",
+        )
+    return logits

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from srdd.errors import InputError, UsageError
 from srdd.measurement.calls import Call, Target, first_float, recording, replaced
+from srdd.measurement.forward import logits_of
 from srdd.measurement.labels import Loss, Positions
 from srdd.model.experts import one_by_one
 from srdd.model.running import is_out_of_memory
@@ -75,26 +76,6 @@ def _check(model: nn.Module) -> None:
             "the model was loaded in inference mode, in which no gradients can be taken",
             "load it outside of torch.inference_mode()",
         )
-
-
-def logits_of(model: nn.Module, batch: Batch, device: torch.device) -> Tensor:
-    """(prompts, tokens, vocabulary) in the model's type.
-
-    Raises:
-        InputError: the model gives none.
-    """
-    output: Any = model(
-        input_ids=batch.input_ids.to(device),
-        attention_mask=batch.attention_mask.to(device),
-        use_cache=False,
-    )
-    logits = getattr(output, "logits", None)
-    if not isinstance(logits, Tensor) or logits.shape[:2] != batch.input_ids.shape:
-        raise InputError(
-            f"{type(model).__name__} gives no logits for each token",
-            "load the model with its language-model head, as AutoModelForCausalLM does",
-        )
-    return logits
 
 
 class NotAChainError(Exception):

@@ -15,12 +15,10 @@ values, and what is computed from them goes through CHUNK values at a time.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from srdd.errors import InputError
 from srdd.prompts.batches import Batch, split
 
 LOGITS = 1 << 26
@@ -37,26 +35,6 @@ def cut(batch: Batch, vocabulary: int) -> Iterator[Batch]:
             yield from cut(half, vocabulary)
     else:
         yield batch
-
-
-def logits_of(model: nn.Module, batch: Batch, device: torch.device) -> Tensor:
-    """(prompts, tokens, vocabulary) in the model's type.
-
-    Raises:
-        InputError: the model gives none.
-    """
-    output: Any = model(
-        input_ids=batch.input_ids.to(device),
-        attention_mask=batch.attention_mask.to(device),
-        use_cache=False,
-    )
-    logits = getattr(output, "logits", None)
-    if not isinstance(logits, Tensor) or logits.shape[:2] != batch.input_ids.shape:
-        raise InputError(
-            f"{type(model).__name__} gives no logits for each token",
-            "name a causal language model",
-        )
-    return logits
 
 
 def sums(plain: Tensor, logits: Tensor, batch: Batch) -> Tensor:

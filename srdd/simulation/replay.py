@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from srdd.measurement.calls import first_float
+from srdd.measurement.forward import logits_of
 from srdd.prompts.batches import Batch
-from srdd.simulation.predictions import logits_of
 
 
 class _Stop(Exception):  # noqa: N818

@@ -12,6 +12,7 @@ from torch import nn
 
 from srdd.documents.rin import RinConfig
 from srdd.errors import UsageError
+from srdd.measurement import forward
 from srdd.measurement.forward import run_halving
 from srdd.measurement.listener import Listener
 from srdd.model.running import device_of
@@ -101,9 +102,9 @@ class Runner:
 
             def add(batch: Batch) -> None:
                 with simulation.paused():
-                    plain = predictions.logits_of(self.model, batch, device)
+                    plain = forward.logits_of(self.model, batch, device)
                 with self._noisy(variant):
-                    logits = predictions.logits_of(self.model, batch, device)
+                    logits = forward.logits_of(self.model, batch, device)
                 places = np.searchsorted(self.tokenized.index, batch.index)
                 sums[places] = predictions.sums(plain, logits, batch).numpy()
 

@@ -17,10 +17,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from srdd.errors import InputError, UsageError
 from srdd.measurement import passes as passes_module
 from srdd.measurement.calls import targets_of
-from srdd.measurement.forward import tokenize_for
+from srdd.measurement.forward import logits_of, tokenize_for
 from srdd.measurement.labels import Loss, Positions, predicted, uniforms
 from srdd.measurement.listener import Listener
-from srdd.measurement.passes import Passes, differentiable, logits_of
+from srdd.measurement.passes import Passes, differentiable
 from srdd.measurement.scores import Scores
 from srdd.measurement.sensitivity import Sensitivity, measure_sensitivity
 from srdd.model.selection import Selection

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from srdd.documents.records import REPLICATES, replicate_of
+from srdd.measurement import forward
 from srdd.model.selection import Selection, matches, only
 from srdd.model.structure import find_structure
 from srdd.prompts.batches import TokenizedPrompts, make_batches
@@ -38,14 +39,14 @@ def whole_passes(model: nn.Module, change: Change) -> np.ndarray:
     groups = [replicate_of(name) for name in PROMPTS.fingerprints]
     with torch.no_grad():
         for batch in make_batches(PROMPTS):
-            plain = predictions.logits_of(model, batch, torch.device("cpu"))
+            plain = forward.logits_of(model, batch, torch.device("cpu"))
             with simulate(
                 model,
                 change.format if change.operands != "input" else None,
                 change.format if change.operands != "weight" else None,
                 include=[change.tensor or "*"],
             ):
-                moved = predictions.logits_of(model, batch, torch.device("cpu"))
+                moved = forward.logits_of(model, batch, torch.device("cpu"))
             kl = predictions.sums(plain, moved, batch)[:, 2].numpy()
             np.add.at(sums, [groups[number] for number in batch.index], kl)
     return sums

@@ -15,6 +15,7 @@ from torch import nn
 import srdd
 from srdd.documents.evaluation import Evaluation
 from srdd.errors import InputError, UsageError
+from srdd.measurement import forward
 from srdd.measurement.listener import Listener
 from srdd.model.checkpoint import find
 from srdd.model.load import load_model, load_tokenizer
@@ -120,7 +121,7 @@ def test_logits_are_never_kept_beyond_a_batch(
 
     alive: list[weakref.ref[torch.Tensor]] = []
     most = [0]
-    inner = predictions.logits_of
+    inner = forward.logits_of
 
     def watch(*given: Any) -> torch.Tensor:
         found = inner(*given)
@@ -129,7 +130,7 @@ def test_logits_are_never_kept_beyond_a_batch(
         most[0] = max(most[0], sum(ref() is not None for ref in alive))
         return found
 
-    monkeypatch.setattr(predictions, "logits_of", watch)
+    monkeypatch.setattr(forward, "logits_of", watch)
     evaluate_model(families.shared("llama"), tokenizer, PROMPTS, batch_size=1)
     assert len(alive) == 2 * len(PROMPTS)
     assert most[0] <= 4  # two of this batch, and two that the loop has not let go of yet
@@ -138,7 +139,7 @@ def test_logits_are_never_kept_beyond_a_batch(
 def test_running_out_of_memory_halves_the_batch(
     tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    inner = predictions.logits_of
+    inner = forward.logits_of
 
     def scarce(model: nn.Module, batch: Any, device: torch.device) -> torch.Tensor:
         if len(batch.index) > 2:
@@ -147,7 +148,7 @@ def test_running_out_of_memory_halves_the_batch(
 
     model = families.shared("llama")
     expected = evaluate_model(model, tokenizer, PROMPTS, batch_size=2)
-    monkeypatch.setattr(predictions, "logits_of", scarce)
+    monkeypatch.setattr(forward, "logits_of", scarce)
     found = evaluate_model(model, tokenizer, PROMPTS, batch_size=5)
     assert found.results[1].loss == pytest.approx(expected.results[1].loss, rel=1e-6)
 
