@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from srdd import rin as rin
     from srdd.comparison import compare_scans as compare
     from srdd.documents.merge import merge_scans
+    from srdd.documents.recipe import Recipe, load_recipe
     from srdd.documents.rin import RinConfig, load_rin
     from srdd.documents.scan import Scan, load_scan
     from srdd.errors import SrddError
@@ -27,12 +28,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Recipe": "srdd.documents.recipe:Recipe",
     "RinConfig": "srdd.documents.rin:RinConfig",
     "Scan": "srdd.documents.scan:Scan",
     "SrddError": "srdd.errors:SrddError",
     "compare": "srdd.comparison:compare_scans",
     "evaluate": "srdd.simulation.evaluator:evaluate_model",
     "fake_quantize": "srdd.numerics.quantize:fake_quantize",
+    "load_recipe": "srdd.documents.recipe:load_recipe",
     "load_rin": "srdd.documents.rin:load_rin",
     "load_scan": "srdd.documents.scan:load_scan",
     "measure": "srdd.numerics.quantize:measure",
@@ -47,6 +50,7 @@ _HOMES = {
 """Public name -> its module, and its name there; the module itself where that is missing."""
 
 __all__ = [
+    "Recipe",
     "RinConfig",
     "Scan",
     "SrddError",
@@ -54,6 +58,7 @@ __all__ = [
     "compare",
     "evaluate",
     "fake_quantize",
+    "load_recipe",
     "load_rin",
     "load_scan",
     "measure",

@@ -39,7 +39,7 @@ LIGHT = [
     "import srdd.rin, srdd.rin.schedule; dir(srdd.rin)",
     "from srdd.cli.app import run; assert run(['scan', '/no/such/folder']) == 2",
     "from srdd.cli.app import run; assert run(['eval', '/no/such/folder']) == 2",
-    "import srdd.documents.evaluation, srdd.reports.evaluation_view",
+    "import srdd.documents.recipe, srdd.documents.evaluation, srdd.reports.evaluation_view",
 ]
 
 

@@ -11,6 +11,7 @@ import pytest
 import srdd
 
 NAMES = {
+    "Recipe",
     "RinConfig",
     "Scan",
     "SrddError",
@@ -18,6 +19,7 @@ NAMES = {
     "compare",
     "evaluate",
     "fake_quantize",
+    "load_recipe",
     "load_rin",
     "load_scan",
     "measure",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 DOCUMENTS = {
     "scan": "srdd.documents.scan:Scan",
     "rin": "srdd.documents.rin:RinConfig",
+    "recipe": "srdd.documents.recipe:Recipe",
     "evaluation": "srdd.documents.evaluation:Evaluation",
     "comparison": "srdd.documents.comparison:Comparison",
 }

@@ -1,1 +1,1 @@
-"""The documents that srdd writes and reads: scans, noise configurations, evaluations."""
+"""The documents that srdd writes and reads: scans, noise configurations, recipes, evaluations."""

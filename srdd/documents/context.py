@@ -122,7 +122,7 @@ class Thresholds(Part):
     relative_error: Positive = metrics.Thresholds.relative_error
 
 
-def _complete_format(text: str) -> str:
+def complete_format(text: str) -> str:
     """A format with its scale rule, as the program writes it."""
     try:
         complete = str(parse_spec(text))
@@ -143,7 +143,7 @@ class Settings(Part):
     """How it was measured."""
 
     formats: Annotated[
-        list[Annotated[str, AfterValidator(_complete_format)]], AfterValidator(_each_once)
+        list[Annotated[str, AfterValidator(complete_format)]], AfterValidator(_each_once)
     ] = Field(min_length=1)
     sites: Annotated[list[Annotated[str, one_of(SITES)]], AfterValidator(_each_once)] = Field(
         min_length=1

@@ -10,7 +10,7 @@ noise where there was the least, and `shuffled` deals the same multipliers to ra
 strategy whose run does not beat its controls has shown nothing about its choice of layers.
 """
 
-from srdd.noise.figures import METRICS, Figures, figures_of, fingerprint
+from srdd.noise.figures import METRICS, Figures, figures_of
 from srdd.noise.strategies import CONTROLS, STRATEGIES
 from srdd.noise.suggestion import suggest
 from srdd.noise.targets import ALWAYS_EXCLUDED, LAYER_TYPES
@@ -23,6 +23,5 @@ __all__ = [
     "STRATEGIES",
     "Figures",
     "figures_of",
-    "fingerprint",
     "suggest",
 ]

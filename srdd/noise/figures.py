@@ -15,15 +15,11 @@ anything.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
-
-import orjson
 
 from srdd.documents.document import Interval
 from srdd.documents.scan import Ranking, Record, Scan
@@ -187,30 +183,3 @@ def _badness(metric: str, value: float) -> float:
     if abs(value) > 3000:
         raise UsageError(f"{metric} is {value:g} dB", "rank by relative_error instead")
     return math.pow(10.0, -value / 20)
-
-
-def fingerprint(scan: Scan) -> str:
-    """SHA-256 of what was measured, as 64 hexadecimal digits.
-
-    It covers the names and fingerprints of model and text, the settings and every metric, and
-    leaves out when, where and how fast the scan ran. So a scan made twice, or saved and read again,
-    keeps its fingerprint.
-    """
-    content: dict[str, Any] = {
-        "model": [scan.model.name, scan.model.fingerprint],
-        "calibration": scan.calibration.fingerprint,
-        "settings": scan.settings.model_dump(mode="json"),
-        "records": [
-            [
-                *(r.layer, r.site, r.tensor, r.format, r.scale_rule),
-                *([r.operands] if r.operands else []),
-                r.metrics.model_dump(),
-            ]
-            for r in scan.records
-        ],
-    }
-    if scan.sensitivity is not None:
-        content["sensitivity"] = [
-            [c.tensor, c.format, c.operands, c.value] for c in scan.sensitivity.changes
-        ]
-    return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from srdd.documents.identity import fingerprint
 from srdd.documents.rin import Parameters, RinConfig
 from srdd.documents.scan import Scan
 from srdd.errors import UsageError, unknown_name
-from srdd.noise.figures import default_site, figures_of, fingerprint
+from srdd.noise.figures import default_site, figures_of
 from srdd.noise.recommendation import recommend, warnings_of
 from srdd.noise.strategies import CONTROLS, OPTIONS, STRATEGIES, TOP_K, uniform, usable_schedule
 from srdd.noise.targets import ALWAYS_EXCLUDED, targets_of

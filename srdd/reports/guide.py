@@ -10,11 +10,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from srdd import __version__
+from srdd.documents.identity import fingerprint
 from srdd.documents.rin import RinConfig
 from srdd.documents.scan import Scan
 from srdd.errors import SrddError, counted
 from srdd.noise import METRICS as RANKED_BY
-from srdd.noise import STRATEGIES, fingerprint
+from srdd.noise import STRATEGIES
 from srdd.noise.exports import export
 from srdd.noise.figures import default_site
 from srdd.numerics.sites import SITES

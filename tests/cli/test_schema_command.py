@@ -29,7 +29,7 @@ def errors(schema: dict[str, Any], document: Any) -> list[str]:
     return [error.message for error in validator.iter_errors(document)]
 
 
-@pytest.mark.parametrize("document", ["scan", "rin"])
+@pytest.mark.parametrize("document", ["scan", "rin", "recipe"])
 def test_the_schema_is_a_schema(document: str, capfd: pytest.CaptureFixture[str]) -> None:
     schema = schema_of(document, capfd)
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"

@@ -19,6 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import made_recipes
 import numpy as np
 import orjson
 import pytest
@@ -29,6 +30,7 @@ from srdd.cli.app import run
 from srdd.documents.comparison import Comparison
 from srdd.documents.document import Document
 from srdd.documents.evaluation import Evaluation
+from srdd.documents.recipe import Recipe
 from srdd.documents.rin import RinConfig
 from srdd.documents.scan import Scan
 from srdd.documents.sensitivity import Joint, NoiseCost
@@ -74,6 +76,7 @@ def documents() -> dict[str, tuple[dict[str, Any], type[Document]]]:
         "sensitivity": (orjson.loads(a_sensitivity().to_json()), Scan),
         "prototype": (prototype(), Scan),
         "rin": (orjson.loads(config.to_json()), RinConfig),
+        "recipe": (made_recipes.content(), Recipe),
         "evaluation": (orjson.loads(an_evaluation().to_json()), Evaluation),
         "comparison": (a_comparison(scan), Comparison),
     }
@@ -230,7 +233,7 @@ def tried(kind: str, seeds: Iterator[int] | range) -> tuple[int, list[str]]:
 
 
 @pytest.mark.parametrize(
-    "kind", ["scan", "sensitivity", "prototype", "rin", "evaluation", "comparison"]
+    "kind", ["scan", "sensitivity", "prototype", "rin", "recipe", "evaluation", "comparison"]
 )
 def test_no_mutation_ends_in_an_internal_error(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

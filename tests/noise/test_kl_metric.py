@@ -6,8 +6,9 @@ import pytest
 from made_scans import costing, made
 
 from srdd import suggest
+from srdd.documents.identity import fingerprint
 from srdd.errors import UsageError
-from srdd.noise import figures_of, fingerprint
+from srdd.noise import figures_of
 
 COSTS = [0.1, 0.2, 0.4, 0.5, 0.01, 0.02]
 

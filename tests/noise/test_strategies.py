@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_scans import PROTOTYPE, made, rising, thorough, with_metric
 
+from srdd.documents.identity import fingerprint
 from srdd.documents.rin import RinConfig
 from srdd.documents.scan import Scan, load_scan
 from srdd.errors import InputError, UsageError
-from srdd.noise import ALWAYS_EXCLUDED, figures_of, fingerprint, suggest
+from srdd.noise import ALWAYS_EXCLUDED, figures_of, suggest
 from srdd.noise.strategies import mirrored, rounded
 
 GUIDE_MULTIPLIERS = [

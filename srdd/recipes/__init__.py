@@ -1,0 +1,1 @@
+"""Recipes: from a scan with sensitivity to a format for each linear."""
