@@ -88,12 +88,12 @@ def checked_recomputation(check: Callable[[], None]) -> Callable[[], None] | Non
 class Replaced(ABC):
     """A module whose forward is replaced, with the operands that take its parameters' place."""
 
-    def __init__(self, module: nn.Module, activations: FormatSpec | None, state: State) -> None:
+    def __init__(self, module: nn.Module, state: State) -> None:
         self.called = False
         self._names: dict[str, str] = {}
         self._operands: dict[str, Operand] = {}
+        self._activations: dict[str, FormatSpec | None] = {}
         self._module = module
-        self._activations = activations
         self._state = state
         self._check: Check = None
         self._forward: Callable[..., Any] = module.forward
@@ -105,13 +105,14 @@ class Replaced(ABC):
 
     @property
     def unseen(self) -> Iterable[str]:
-        """The names of those whose input was not recognised in any call."""
+        """The names of those whose input should be rounded and was not recognised in any call."""
         return ()
 
-    def add(self, name: str, key: str, operand: Operand) -> None:
-        """Let an operand stand in for the parameter of this key."""
+    def add(self, name: str, key: str, operand: Operand, activations: FormatSpec | None) -> None:
+        """Let an operand stand in for the parameter of this key, and round what it multiplies."""
         self._names[key] = name
         self._operands[key] = operand
+        self._activations[key] = activations
 
     def forget(self) -> None:
         for operand in self._operands.values():
@@ -151,10 +152,11 @@ class Replaced(ABC):
     def _run(self, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
         """The module's own computation, with its inputs rounded."""
 
-    def _input(self, x: Any) -> Any:
+    def _input(self, x: Any, key: str) -> Any:
+        """`x` as the parameter of this key takes it."""
         if not isinstance(x, Tensor) or not x.is_floating_point():
             return x
-        return quantized_input(x, self._activations, self._check)
+        return quantized_input(x, self._activations[key], self._check)
 
 
 class Linear(Replaced):
@@ -162,21 +164,22 @@ class Linear(Replaced):
 
     def _run(self, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
         if given:
-            return self._forward(self._input(given[0]), *given[1:], **named)
+            return self._forward(self._input(given[0], "weight"), *given[1:], **named)
         first = next(iter(named))
-        return self._forward(**{**named, first: self._input(named[first])})
+        return self._forward(**{**named, first: self._input(named[first], "weight")})
 
 
 class StackedExperts(Replaced):
     """Experts in one parameter: an input is what is multiplied with a slice of it."""
 
-    def __init__(self, module: nn.Module, activations: FormatSpec | None, state: State) -> None:
-        super().__init__(module, activations, state)
+    def __init__(self, module: nn.Module, state: State) -> None:
+        super().__init__(module, state)
         self._seen: set[str] = set()
 
     @property
     def unseen(self) -> Iterable[str]:
-        return [name for key, name in self._names.items() if key not in self._seen]
+        wanted = [key for key, spec in self._activations.items() if spec is not None]
+        return [self._names[key] for key in wanted if key not in self._seen]
 
     def _run(self, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
         with one_by_one([self._module]), _Products(self):
@@ -190,7 +193,7 @@ class StackedExperts(Replaced):
                 parameter: Any = self._module._parameters[key]
                 if parameter.untyped_storage().data_ptr() == memory:
                     self._seen.add(key)
-                    quantized: Tensor = self._input(x)
+                    quantized: Tensor = self._input(x, key)
                     return quantized
         return x
 

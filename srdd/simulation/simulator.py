@@ -19,13 +19,14 @@ input, and the full-precision weight receives it.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 from torch import nn
 
-from srdd.errors import UsageError
+from srdd.errors import UsageError, counted
 from srdd.model.kinds import kind_of
 from srdd.model.linears import Weight, find_weights
 from srdd.model.precision import check_full_precision
@@ -44,12 +45,58 @@ ROUTER = "routers are quantized only where --include names them"
 """Deployments spare them: a changed choice of experts costs more than these few weights save."""
 
 
+Formats = tuple[FormatSpec | None, FormatSpec | None]
+"""Of a linear's weight and of what goes into it; None is full precision."""
+
+PLAIN: Formats = (None, None)
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """Which formats each linear gets.
+
+    Attributes:
+        others: of the selected linears that `modules` does not name.
+        modules: of single linears, by name.
+        selection: of the other linears.
+    """
+
+    others: Formats
+    modules: Mapping[str, Formats]
+    selection: Selection
+
+    def formats(self, name: str) -> Formats:
+        """The formats of the linear of this name."""
+        return self.modules.get(name, self.others if self.selection.takes(name) else PLAIN)
+
+    def check(self, names: Sequence[str]) -> None:
+        """Make sure that every pattern and every name fits one of `names`.
+
+        Raises:
+            UsageError: one does not.
+        """
+        self.selection.check(names)
+        unknown = [name for name in self.modules if name not in set(names)]
+        if unknown:
+            near = difflib.get_close_matches(unknown[0], names, n=3, cutoff=0.0)
+            raise UsageError(
+                f"{counted(len(unknown), 'name')} of no linear of this model, {unknown[0]!r} first",
+                f"the nearest are: {', '.join(near)}",
+            )
+
+
+def _parsed(formats: tuple[str | None, str | None]) -> Formats:
+    weights, activations = (None if spec is None else parse_spec(spec) for spec in formats)
+    return weights, activations
+
+
 @dataclass(frozen=True)
 class Simulation:
     """What `simulate` gives: which linears run with quantized operands, and which do not.
 
     Attributes:
-        weights, activations: the format of each operand as `mxfp4:floor`; None is full precision.
+        weights, activations: the format of each operand as `mxfp4:floor`, of linears that have no
+            formats of their own; None is full precision.
     """
 
     weights: str | None = None
@@ -75,7 +122,7 @@ class Simulation:
         for each in self._replaced if has_run else ():
             if not each.called:
                 reasons |= dict.fromkeys(each.names, "it was not called")
-            elif self.activations is not None:
+            else:
                 reasons |= dict.fromkeys(each.unseen, UNSEEN)
         return reasons
 
@@ -100,6 +147,7 @@ def simulate(
     weights: str | None = None,
     activations: str | None = None,
     *,
+    modules: Mapping[str, tuple[str | None, str | None]] | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
 ) -> Iterator[Simulation]:
@@ -115,36 +163,42 @@ def simulate(
         weights: format of the weights, such as `mxfp4`; None leaves them as they are (W16A4).
         activations: format of what goes into each linear; None leaves it as it is (W4A16). A
             rule `tensor` takes a whole batch with its padding as the tensor.
-        include, exclude: patterns on the names of linears, see srdd.model.selection. Routers are
-            simulated where `include` fits them.
+        modules: formats of (weights, activations) of single linears by name, in place of those
+            above; (None, None) leaves a linear as it is, and a router that is named gets its
+            formats. Names are as in `Simulation.modules`: those of modules, and of stacked experts
+            those of their parameters.
+        include, exclude: patterns on the names of linears that `modules` does not name, see
+            srdd.model.selection. Routers are simulated where `include` fits them.
 
     Yields:
         A Simulation, which names what is simulated and what is not. The quantized weights take the
         memory of one more copy of the linears.
 
     Raises:
-        UsageError: both operands are None; an unknown format; a rotation that does not fit; a
-            pattern that fits nothing; no linear can be simulated; the model is compiled; one of
-            these linears is being simulated already.
+        UsageError: there is no format; an unknown one; a rotation that does not fit; a pattern that
+            fits nothing; a name that is no linear's; no linear can be simulated; the model is
+            compiled; one of these linears is being simulated already.
         InputError: the model has no decoder layers, or is quantized already.
     """
-    if weights is None and activations is None:
+    wanted = _Wanted(
+        _parsed((weights, activations)),
+        {name: _parsed(formats) for name, formats in (modules or {}).items()},
+        Selection(tuple(include), tuple(exclude)),
+    )
+    if all(formats == PLAIN for formats in (wanted.others, *wanted.modules.values())):
         raise UsageError(
             "there is nothing to quantize: weights and activations are both None",
             'name a format for one of them, for example weights="mxfp4"',
         )
-    w_spec = None if weights is None else parse_spec(weights)
-    a_spec = None if activations is None else parse_spec(activations)
     check_full_precision(model)
     _check_eager(model)
     state = State()
-    selection = Selection(tuple(include), tuple(exclude))
-    replaced, refused = _find(model, state, w_spec, a_spec, selection)
+    replaced, refused = _find(model, state, wanted)
     with ExitStack() as stack:
         stack.callback(setattr, state, "ended", True)
         for each in replaced:
             stack.enter_context(each.attached())
-        formats = [None if spec is None else str(spec) for spec in (w_spec, a_spec)]
+        formats = [None if spec is None else str(spec) for spec in wanted.others]
         yield Simulation(formats[0], formats[1], state, replaced, refused)
 
 
@@ -159,26 +213,21 @@ def _check_eager(model: nn.Module) -> None:
         )
 
 
-def _find(
-    model: nn.Module,
-    state: State,
-    weights: FormatSpec | None,
-    activations: FormatSpec | None,
-    selection: Selection,
-) -> tuple[list[Replaced], dict[str, str]]:
+def _find(model: nn.Module, state: State, wanted: _Wanted) -> tuple[list[Replaced], dict[str, str]]:
     """What can be simulated, and the names of what cannot, each with the reason."""
     all_weights = list(find_weights(model, find_structure(model)))
-    selection.check(weight.name for weight in all_weights)
+    wanted.check([weight.name for weight in all_weights])
     replaced: dict[str, Replaced] = {}
     refused: dict[str, str] = {}
-    kept: dict[tuple[int, bool], Operand] = {}  # modules that share a weight share what is kept
+    kept: dict[object, Operand] = {}  # modules that share a weight share what is kept
     for weight in all_weights:
-        if not selection.takes(weight.name):
+        formats = wanted.formats(weight.name)
+        if formats == PLAIN:
             continue
         name, key = weight.place
         module = model.get_submodule(name)
         parameter = module._parameters[key]
-        if reason := _refusal_reason(weight, parameter, selection):
+        if reason := _refusal_reason(weight, parameter, wanted):
             refused[weight.name] = reason
             continue
         if module in SIMULATED:
@@ -186,14 +235,16 @@ def _find(
                 f"{weight.name} is being simulated already",
                 "end the other `with srdd.simulate(...)` first, or name both formats in one",
             )
-        for spec in (weights, activations):
+        for spec in formats:
             if spec is not None:
                 rotation.check_channels(weight.sides[1], spec.format)
+        weights, activations = formats
         transposed = bool(weight.transposed)
-        operand = kept.setdefault((id(parameter), transposed), Operand(weights, transposed))
+        same = (id(parameter), transposed, weights)
+        operand = kept.setdefault(same, Operand(weights, transposed))
         kind = StackedExperts if weight.data.ndim == 3 else Linear
-        each = replaced.setdefault(name, kind(module, activations, state))
-        each.add(weight.name, key, operand)
+        each = replaced.setdefault(name, kind(module, state))
+        each.add(weight.name, key, operand, activations)
     if not replaced:
         name, reason = next(iter(refused.items()), ("the model", "it has no linears"))
         raise UsageError(
@@ -203,7 +254,8 @@ def _find(
     return list(replaced.values()), refused
 
 
-def _refusal_reason(weight: Weight, parameter: object, selection: Selection) -> str | None:
-    if kind_of(weight.name) == "router" and not selection.include:
+def _refusal_reason(weight: Weight, parameter: object, wanted: _Wanted) -> str | None:
+    named = weight.name in wanted.modules or wanted.selection.include
+    if kind_of(weight.name) == "router" and not named:
         return ROUTER
     return SHARDED if hasattr(parameter, "placements") else weight.unusable_reason()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import families
@@ -18,7 +19,7 @@ import srdd
 from srdd.errors import SrddError, UsageError
 from srdd.model.kinds import kind_of
 from srdd.rin import noisy
-from srdd.simulation import operand
+from srdd.simulation import operand, replaced, simulator
 
 IDS = torch.randint(3, 250, (2, 11), generator=torch.Generator().manual_seed(0))
 COMBINATIONS = [("mxfp4", "mxfp4"), ("mxfp4:even", None), (None, "nvfp4"), ("nvfp4", "mxfp8_e4m3")]
@@ -102,8 +103,16 @@ def test_routers_are_spared_unless_they_are_included(family: str) -> None:
             assert spared <= set(simulation.modules) or include != ["*"]
 
 
-def experts_by_hand(experts: nn.Module, given: tuple[Any, ...], format: str) -> torch.Tensor:
-    """Token by token: what the experts of mixtral and gpt_oss do, from their papers' formulas."""
+def experts_by_hand(
+    experts: nn.Module,
+    given: tuple[Any, ...],
+    first: tuple[str | None, str | None],
+    last: tuple[str | None, str | None],
+) -> torch.Tensor:
+    """Token by token: what the experts of mixtral and gpt_oss do, from their papers' formulas.
+
+    The formats are those of the first and of the last product's weight and input.
+    """
     x, chosen, scores = given
     transposed = hasattr(experts, "gate_up_proj_bias")
     rows = []
@@ -113,7 +122,7 @@ def experts_by_hand(experts: nn.Module, given: tuple[Any, ...], format: str) -> 
             up_w, down_w = experts.gate_up_proj[expert], experts.down_proj[expert]
             if transposed:
                 up_w, down_w = up_w.T, down_w.T
-            both = q(up_w.contiguous(), format) @ q(x[token], format)
+            both = q(up_w.contiguous(), first[0]) @ q(x[token], first[1])
             if transposed:
                 both = both + experts.gate_up_proj_bias[expert]
                 gate, up = both[::2].clamp(max=experts.limit), both[1::2]
@@ -122,7 +131,7 @@ def experts_by_hand(experts: nn.Module, given: tuple[Any, ...], format: str) -> 
             else:
                 gate, up = both.chunk(2)
                 middle = gate * torch.sigmoid(gate) * up
-            out = q(down_w.contiguous(), format) @ q(middle, format)
+            out = q(down_w.contiguous(), last[0]) @ q(middle, last[1])
             if transposed:
                 out = out + experts.down_proj_bias[expert]
             total = total + scores[token, place] * out
@@ -147,7 +156,8 @@ def test_stacked_experts_multiply_quantized_operands(
         found = experts(*given)
         assert model.config._experts_implementation == implementation
     if format == "mxfp4":
-        torch.testing.assert_close(found, experts_by_hand(experts, given, format))
+        formats = (format, "mxfp4")
+        torch.testing.assert_close(found, experts_by_hand(experts, given, formats, formats))
     else:  # a scale over a whole tensor is over one expert's weight, not over the stack's
         with torch.no_grad():
             for key in ("gate_up_proj", "down_proj"):
@@ -159,6 +169,109 @@ def test_stacked_experts_multiply_quantized_operands(
                     expert.copy_(values.T if transposed else values)
         with torch.no_grad(), srdd.simulate(model, None, "mxfp4"):
             torch.testing.assert_close(found, experts(*given))
+
+
+def mixed(names: Sequence[str]) -> dict[str, tuple[str | None, str | None]]:
+    """Formats of linears that differ from each to the next."""
+    return dict(zip(names, itertools.cycle([*COMBINATIONS, (None, None)]), strict=False))
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "phi3", "deepseek_v3"])
+def test_each_linear_gets_the_formats_of_its_name(family: str) -> None:
+    model = families.new(family)
+    modules = dict(model.named_modules())
+    with srdd.simulate(model, "int8_token") as simulation:
+        names = [name for name in simulation.modules if name in modules]
+    own = mixed(names[::2])
+    seen, handles = calls(model, (nn.Linear, Conv1D))
+    with (
+        torch.no_grad(),
+        srdd.simulate(model, "int8_token", modules=own, exclude=[names[1]]) as simulation,
+    ):
+        logits(model)
+    for handle in handles:
+        handle.remove()
+    formats = dict.fromkeys(seen, (None, None))
+    formats |= dict.fromkeys(names[3::2], ("int8_token", None)) | own
+    simulated = {name for name in simulation.modules if name in modules}
+    assert simulated == {name for name in formats if formats[name] != (None, None)}
+    for name, (weights, activations) in formats.items():
+        x, output = seen[name]
+        module = model.get_submodule(name)
+        weight = module.weight.T if isinstance(module, Conv1D) else module.weight
+        expected = F.linear(q(x, activations), q(weight.contiguous(), weights), module.bias)
+        torch.testing.assert_close(output, expected, rtol=1e-5, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("family", ["mixtral", "gpt_oss"])
+def test_stacked_experts_get_the_formats_of_their_parameters(family: str) -> None:
+    model = families.new(family)
+    first, other = (model.model.layers[n].mlp.experts for n in (0, 1))
+    given = (torch.randn(6, families.HIDDEN), torch.randint(4, (6, 2)), torch.rand(6, 2))
+    name = "model.layers.1.mlp.experts"
+    own = {f"{name}.gate_up_proj": ("mxfp4", "mxfp8_e4m3"), f"{name}.down_proj": (None, "nvfp4")}
+    before = first(*given)
+    with torch.no_grad(), srdd.simulate(model, modules=own) as simulation:
+        found = other(*given)
+        torch.testing.assert_close(first(*given), before)
+        assert simulation.not_simulated == {}
+    assert set(simulation.modules) == set(own)
+    expected = experts_by_hand(other, given, ("mxfp4", "mxfp8_e4m3"), (None, "nvfp4"))
+    torch.testing.assert_close(found, expected)
+
+
+def test_experts_whose_products_are_not_recognised_are_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(replaced, "PRODUCTS", set())
+    names = [f"model.layers.0.mlp.experts.{key}" for key in ("gate_up_proj", "down_proj")]
+    own = {names[0]: ("mxfp4", None), names[1]: ("mxfp4", "mxfp4")}
+    model = families.shared("mixtral")
+    with torch.no_grad(), srdd.simulate(model, modules=own) as simulation:
+        logits(model)
+    assert simulation.not_simulated == {names[1]: simulator.UNSEEN}
+
+
+def test_a_router_that_is_named_gets_its_formats() -> None:
+    model = families.new("mixtral")
+    name = "model.layers.0.mlp.gate"
+    x = torch.randn(5, families.HIDDEN)
+    router = model.get_submodule(name)
+    with srdd.simulate(model, **W4A4, modules={name: ("mxfp8_e4m3", None)}) as simulation:
+        scores, _, _ = router(x)
+    torch.testing.assert_close(scores, F.linear(x, q(router.weight, "mxfp8_e4m3")))
+    assert name in simulation.modules
+    assert "model.layers.1.mlp.gate" in simulation.not_simulated
+
+
+def test_a_shared_weight_has_a_form_for_each_format(llama: nn.Module) -> None:
+    one, other = (llama.model.layers[n].mlp.up_proj for n in (0, 1))
+    other.weight = one.weight
+    x = torch.randn(5, families.HIDDEN)
+    names = [f"model.layers.{n}.mlp.up_proj" for n in (0, 1)]
+    own = {names[0]: ("mxfp4", None), names[1]: ("nvfp4", None)}
+    with torch.no_grad(), srdd.simulate(llama, modules=own):
+        torch.testing.assert_close(one(x), F.linear(x, q(one.weight, "mxfp4")))
+        torch.testing.assert_close(other(x), F.linear(x, q(one.weight, "nvfp4")))
+
+
+def test_gradients_take_the_formats_of_each_name(llama: nn.Module) -> None:
+    llama.requires_grad_(True)
+    names = ["model.layers.0.mlp.up_proj", "model.layers.2.mlp.down_proj"]
+    own = {names[0]: ("mxfp4", None), names[1]: (None, "nvfp4")}
+    seen, handles = calls(llama, (nn.Linear,))
+    with srdd.simulate(llama, modules=own):
+        outputs = logits(llama)
+        for name in names:
+            seen[name][1].retain_grad()
+        outputs.square().sum().backward()
+    for handle in handles:
+        handle.remove()
+    for name, formats in own.items():
+        x, output = seen[name]
+        gradient = output.grad.flatten(0, -2).T @ q(x, formats[1]).flatten(0, -2)
+        found = llama.get_parameter(f"{name}.weight").grad
+        torch.testing.assert_close(found, gradient, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", ["mixtral", "qwen2_moe", "gpt_oss", "deepseek_v3"])
@@ -615,6 +728,8 @@ def test_nothing_to_quantize_is_refused(llama: nn.Module) -> None:
     message, hint = refused(llama, None, None)
     assert "nothing to quantize" in message
     assert "weights=" in hint
+    own = {"model.layers.0.mlp.up_proj": (None, None)}
+    assert "nothing to quantize" in refused(llama, None, None, modules=own)[0]
     message, hint = refused(llama.to("meta"))
     assert message.startswith("no linear can be simulated (model.layers.0.self_attn.q_proj: ")
 
@@ -626,6 +741,8 @@ def test_nothing_to_quantize_is_refused(llama: nn.Module) -> None:
         ({"activations": "mxfp4:odd"}, "unknown scale rule"),
         ({"include": ["no_such"]}, "--include 'no_such' fits no linear"),
         ({"exclude": ["*"]}, "leave no linear"),
+        ({"modules": {"model.layers.0.mlp.up": ("mxfp4", None)}}, "1 name of no linear of this"),
+        ({"modules": {"model.layers.0.mlp.up_proj": ("mxfp3", None)}}, "unknown format 'mxfp3'"),
         ({"weights": "mxfp4+hadamard64"}, "cannot be rotated in groups of 64"),
     ],
 )
