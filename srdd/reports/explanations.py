@@ -22,11 +22,22 @@ from srdd.noise.exports import TRAINERS
 from srdd.numerics.floors import WIDTH, floor_of
 from srdd.numerics.formats import FORMATS, GROUPS, USED_BY, Element, FormatSpec, parse_spec
 from srdd.numerics.metrics import FIGURES, METRICS
+from srdd.numerics.mismatch_metrics import MISMATCH, MismatchMetric
 from srdd.numerics.sites import SITES, UNDEFINED
 from srdd.reports import comparison_view, verdicts
 from srdd.reports.view import Measure
 
-KINDS = ("metric", "format", "scale rule", "strategy", "trainer", "site", "verdict", "word")
+KINDS = (
+    "metric",
+    "mismatch figure",
+    "format",
+    "scale rule",
+    "strategy",
+    "trainer",
+    "site",
+    "verdict",
+    "word",
+)
 """Kinds of topics in the order in which they are listed."""
 
 CLOSEST = 8
@@ -75,6 +86,8 @@ def _declared() -> Iterator[Topic]:
         yield Topic(
             metric.name, "metric", metric.summary, (), (first, ("Unit", unit), *rest), names
         )
+    for figure in MISMATCH.values():
+        yield _mismatch(figure)
     for name, each in FORMATS.items():
         yield _format(FormatSpec(each, each.scale_rules[0]), name)
     for name, members in GROUPS.items():
@@ -97,6 +110,17 @@ def _declared() -> Iterator[Topic]:
         yield Topic(word.text, "verdict", f"Of a layer or tensor: {meaning}.")
     for word, meaning in comparison_view.MEANINGS.items():
         yield Topic(word.text, "verdict", f"Of a difference in `srdd compare`: {meaning}.")
+
+
+def _mismatch(figure: MismatchMetric) -> Topic:
+    sections = _sections(figure, "formula", "range", "reading", "pitfalls", "source")
+    if figure.level is not None:
+        level, whose = figure.level
+        side = "below" if figure.higher_is_better else "above"
+        sections = (*sections, ("Level", f"{side} {level:g}: {whose}"))
+    text = (f"Logged by trainers as {', '.join(figure.theirs)}.",) if figure.theirs else ()
+    names = (figure.label, *(each for each in figure.theirs if each != figure.name))
+    return Topic(figure.name, "mismatch figure", figure.summary, text, sections, names)
 
 
 def _magnitudes(element: Element) -> str:
