@@ -85,9 +85,9 @@ def _cost(points: Sequence[Point], tokens: int, formats: int) -> str:
 
 
 def _replicates(batch: Batch, skip_first_token: bool) -> torch.Tensor:
-    """(prompts, tokens) int64; NOT_COUNTED for padding and tokens that are left out."""
+    """(prompts, tokens) int64; NOT_COUNTED for padding, context and tokens that are left out."""
     own = torch.tensor([replicate_of(name) for name in batch.fingerprints])
-    replicates = torch.where(batch.attention_mask.bool(), own[:, None], NOT_COUNTED)
+    replicates = torch.where(batch.scored_mask.bool(), own[:, None], NOT_COUNTED)
     if skip_first_token:
         replicates[:, 0] = NOT_COUNTED
     return replicates

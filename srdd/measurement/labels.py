@@ -21,7 +21,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from srdd.prompts.batches import Batch
+from srdd.errors import InputError
+from srdd.prompts.batches import Batch, TokenizedPrompts
 
 CHUNK = 1 << 21
 """Logits in a softmax at a time: 16 MiB in float64."""
@@ -29,7 +30,7 @@ CHUNK = 1 << 21
 
 @dataclass(frozen=True)
 class Positions:
-    """The predicted positions of a batch: those with a token before them that counts.
+    """The positions of a batch that predict a scored token of their prompt, the next one.
 
     Attributes:
         rows, columns: (positions,) prompt in the batch, and place in it.
@@ -42,16 +43,35 @@ class Positions:
 
 
 def predicted(batch: Batch, skip_first: bool = False) -> Positions:
-    """Positions that predict a next token of their prompt.
+    """Positions that predict a scored token of their prompt.
 
     Arguments:
         skip_first: leave out what is predicted from each prompt's first token.
     """
-    mask = batch.attention_mask.clone()[:, 1:].bool()
+    mask = batch.scored_mask[:, 1:].bool()  # a copy: the masks are integers
     if skip_first:
         mask[:, :1] = False
     rows, columns = mask.nonzero(as_tuple=True)
     return Positions(rows, columns, mask.sum(1))
+
+
+def check_predicted(tokenized: TokenizedPrompts, skip_first: bool) -> None:
+    """Refuse prompts none of which has a token to predict.
+
+    Raises:
+        InputError: there is nothing to predict.
+    """
+    if tokenized.scored is None:
+        if not any(count > skip_first for count in tokenized.predicted):
+            raise InputError(
+                "no prompt has a token to predict: each is a single token",
+                "give prompts of two tokens or more",
+            )
+    elif not any(any(each[1 + skip_first :]) for each in tokenized.scored):
+        raise InputError(
+            "no rollout has a response token to predict",
+            "give rollouts with a response, or a larger --max-length",
+        )
 
 
 def uniforms(fingerprints: Sequence[str], length: int, samples: int, seed: int) -> Tensor:

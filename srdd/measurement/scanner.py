@@ -160,7 +160,7 @@ def measure_model(
             fingerprint=tokenized.fingerprint if tokenized.ids else None,
             prompt_fingerprints=list(tokenized.fingerprints),
             prompts=len(tokenized.index),
-            tokens=tokenized.tokens,
+            tokens=tokenized.scored_tokens,
             truncated=tokenized.truncated,
             left_out=len(tokenized.left_out),
             max_length=plan.max_length,

@@ -42,7 +42,7 @@ from srdd.measurement.calls import (
     targets_of,
 )
 from srdd.measurement.forward import run_halving
-from srdd.measurement.labels import predicted, uniforms
+from srdd.measurement.labels import check_predicted, predicted, uniforms
 from srdd.measurement.listener import Listener
 from srdd.measurement.passes import Passes, differentiable
 from srdd.measurement.plan import KL_SAMPLES
@@ -142,11 +142,7 @@ def measure_sensitivity(
     device = device_of(model)
     passes = Passes(model, [layer.module for layer in structure.layers], layers, others, device)
     run = _Run(passes, tokenized, specs, samples, rounding, skip_first_token, seed)
-    if not any(len(ids) > 1 + skip_first_token for ids in tokenized.ids):
-        raise InputError(
-            "no prompt has a token to predict: each is a single token",
-            "give prompts of two tokens or more",
-        )
+    check_predicted(tokenized, skip_first_token)
     amount = tokenized.tokens
     listener.started(
         f"estimating sensitivity on {counted(len(tokenized.ids), 'prompt')}", amount, "tokens"

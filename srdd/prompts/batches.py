@@ -6,6 +6,10 @@ Padding is always on the right: in a causal model a token sees only what is to i
 real tokens get what they would get in a batch of their own. Whoever uses a batch leaves the padding
 out, by its `attention_mask`.
 
+Of a rollout, the response counts and its prompt is context: `scored` says which tokens figures are
+taken over. Site figures are of the rows of these tokens, predictions those of these tokens, each
+made one position earlier. The model runs over all tokens alike.
+
 Every prompt keeps its global index (its place in the source, from 0) and a fingerprint of its
 tokens, so that results can be put back into order and scans of parts can be merged.
 """
@@ -13,7 +17,8 @@ tokens, so that results can be put back into order and scans of parts can be mer
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -22,6 +27,7 @@ import torch
 from srdd.errors import InputError, UsageError
 from srdd.prompts.fingerprints import prompt_fingerprint, set_fingerprint
 from srdd.prompts.reading import Prompt, PromptSet
+from srdd.prompts.rollouts import RolloutCounts
 
 AUTO_TOKENS = 4096
 """Padded tokens in an automatic batch. A few hundred tokens already keep matrix products busy; at
@@ -53,6 +59,12 @@ class TokenizedPrompts:
         left_out: the prompts that aren't here.
         chat_template: whether any of them went through the tokenizer's chat template.
         pad_id: a token id to pad with.
+        scored: for each prompt, which of its tokens figures are taken over, as long as its ids;
+            None where all of them are.
+        logprobs: for each prompt, the log-probability of each of its tokens under the program that
+            generated it, as long as its ids, NaN where it is not known; None where no prompt has
+            any. In nats, as they were logged.
+        rollouts: what became of the rollouts that these are; None for prompts.
     """
 
     source: str
@@ -62,11 +74,16 @@ class TokenizedPrompts:
     left_out: tuple[LeftOut, ...]
     chat_template: bool = False
     pad_id: int = 0
+    scored: tuple[tuple[bool, ...], ...] | None = None
+    logprobs: tuple[tuple[float, ...], ...] | None = None
+    rollouts: RolloutCounts | None = None
 
     @cached_property
     def fingerprints(self) -> tuple[str, ...]:
         """Of each prompt, as `prompt_fingerprint` gives them."""
-        return tuple(map(prompt_fingerprint, self.ids))
+        if self.scored is None:
+            return tuple(map(prompt_fingerprint, self.ids))
+        return tuple(map(prompt_fingerprint, self.ids, self.scored))
 
     @property
     def tokens(self) -> int:
@@ -74,9 +91,35 @@ class TokenizedPrompts:
         return sum(len(ids) for ids in self.ids)
 
     @property
+    def scored_tokens(self) -> int:
+        """Tokens that figures are taken over."""
+        return self.tokens if self.scored is None else sum(map(sum, self.scored))
+
+    @property
+    def predicted(self) -> tuple[int, ...]:
+        """For each prompt, how many of its scored tokens have a token before them."""
+        if self.scored is None:
+            return tuple(len(ids) - 1 for ids in self.ids)
+        return tuple(sum(each[1:]) for each in self.scored)
+
+    @property
     def fingerprint(self) -> str:
         """The fingerprint of the whole set, in this order."""
         return set_fingerprint(self.fingerprints)
+
+    def chosen(self, places: Sequence[int]) -> TokenizedPrompts:
+        """The prompts at these places of the tuples, which are ascending."""
+
+        def pick(values: Sequence[Any]) -> tuple[Any, ...]:
+            return tuple(values[place] for place in places)
+
+        return replace(
+            self,
+            index=pick(self.index),
+            ids=pick(self.ids),
+            scored=None if self.scored is None else pick(self.scored),
+            logprobs=None if self.logprobs is None else pick(self.logprobs),
+        )
 
 
 NO_PROMPTS = TokenizedPrompts("", (), (), 0, ())
@@ -92,12 +135,23 @@ class Batch:
         input_ids: (prompts, tokens) int64, padded on the right.
         attention_mask: (prompts, tokens) int64, 1 for a real token and 0 for padding.
         fingerprints: of each prompt.
+        scored: (prompts, tokens) int64, 1 for a token that figures are taken over and 0 for context
+            and padding; None where every real token is.
+        logprobs: (prompts, tokens) float64, as in TokenizedPrompts, NaN for padding; None where no
+            prompt has any.
     """
 
     index: tuple[int, ...]
     input_ids: torch.Tensor
     attention_mask: torch.Tensor
     fingerprints: tuple[str, ...] = ()
+    scored: torch.Tensor | None = None
+    logprobs: torch.Tensor | None = None
+
+    @property
+    def scored_mask(self) -> torch.Tensor:
+        """(prompts, tokens) int64, 1 for a token that figures are taken over."""
+        return self.attention_mask if self.scored is None else self.scored
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -284,13 +338,34 @@ def _padded(tokenized: TokenizedPrompts, places: list[int], pad_id: int) -> Batc
         ids = tokenized.ids[place]
         input_ids[row, : len(ids)] = torch.tensor(ids, dtype=torch.int64)
         attention_mask[row, : len(ids)] = 1
+    scored = logprobs = None
+    if tokenized.scored is not None:
+        scored = torch.zeros_like(attention_mask)
+        for row, place in enumerate(places):
+            each = tokenized.scored[place]
+            scored[row, : len(each)] = torch.tensor(each, dtype=torch.int64)
+    if tokenized.logprobs is not None:
+        logprobs = torch.full((len(places), width), torch.nan, dtype=torch.float64)
+        for row, place in enumerate(places):
+            known = tokenized.logprobs[place]
+            logprobs[row, : len(known)] = torch.tensor(known, dtype=torch.float64)
     index = tuple(tokenized.index[place] for place in places)
     names = tuple(tokenized.fingerprints[place] for place in places)
-    return Batch(index, input_ids, attention_mask, names)
+    return Batch(index, input_ids, attention_mask, names, scored, logprobs)
 
 
 def _rows(batch: Batch, rows: slice) -> Batch:
     mask = batch.attention_mask[rows]
     width = int(mask.sum(dim=1).max())
-    ids = batch.input_ids[rows, :width]
-    return Batch(batch.index[rows], ids, mask[:, :width], batch.fingerprints[rows])
+
+    def part(values: torch.Tensor | None) -> torch.Tensor | None:
+        return None if values is None else values[rows, :width]
+
+    return Batch(
+        batch.index[rows],
+        batch.input_ids[rows, :width],
+        mask[:, :width],
+        batch.fingerprints[rows],
+        part(batch.scored),
+        part(batch.logprobs),
+    )

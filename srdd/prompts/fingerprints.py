@@ -7,9 +7,12 @@ import struct
 from collections.abc import Iterable, Sequence
 
 
-def prompt_fingerprint(ids: Sequence[int]) -> str:
-    """First 16 hex digits of the SHA-256 of the ids, written as little-endian int64."""
-    return hashlib.sha256(struct.pack(f"<{len(ids)}q", *ids)).hexdigest()[:16]
+def prompt_fingerprint(ids: Sequence[int], scored: Sequence[bool] = ()) -> str:
+    """First 16 hex digits of the SHA-256 of the ids, written as little-endian int64.
+
+    Where figures are taken over some of the tokens only, a byte of 0 or 1 for each follows.
+    """
+    return hashlib.sha256(struct.pack(f"<{len(ids)}q", *ids) + bytes(scored)).hexdigest()[:16]
 
 
 def set_fingerprint(fingerprints: Iterable[str]) -> str:

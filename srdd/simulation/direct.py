@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from srdd.documents.records import REPLICATES, replicate_of
 from srdd.documents.scan import Operands
-from srdd.errors import InputError, counted
+from srdd.errors import counted
+from srdd.measurement.labels import check_predicted
 from srdd.measurement.listener import Listener
 from srdd.model.running import device_of, evaluating, vocabulary_of
 from srdd.model.selection import Selection, only
@@ -61,9 +62,9 @@ def _scored(batch: Batch, skip_first: bool) -> Batch:
     """The batch with a mask that leaves out what is predicted from first tokens, if wanted."""
     if not skip_first:
         return batch
-    mask = batch.attention_mask.clone()
-    mask[:, 1] = 0
-    return Batch(batch.index, batch.input_ids, mask)
+    mask = batch.scored_mask.clone()
+    mask[:, 1:2] = 0
+    return replace(batch, scored=mask)
 
 
 def measure_directly(
@@ -98,11 +99,7 @@ def measure_directly(
     selection = selection or Selection()
     found = {change: sums for change, sums in (known or {}).items() if change in set(changes)}
     waiting = [change for change in changes if change not in found]
-    if not any(len(ids) > 1 + skip_first_token for ids in tokenized.ids):
-        raise InputError(
-            "no prompt has a token to predict: each is a single token",
-            "give prompts of two tokens or more",
-        )
+    check_predicted(tokenized, skip_first_token)
     device = device_of(model)
     replay = Replay(model, [layer.module for layer in structure.layers], device)
     batches = [

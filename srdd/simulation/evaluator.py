@@ -120,7 +120,7 @@ def evaluate_model(
         tokenized.tokens * len(chosen),
         "tokens",
     )
-    counts = [len(ids) - 1 for ids in tokenized.ids]
+    counts = list(tokenized.predicted)
     predicted = np.array(counts, dtype=np.float64)
     with evaluating(model), torch.no_grad():
         runs = [(variant, *runner.run(variant)) for variant in chosen]

@@ -18,6 +18,7 @@ PIECE = 512
 """Tokens of a piece of a text, by default."""
 
 TOO_SHORT = "no token to predict: it is a single token"
+NO_RESPONSE = "no response token to predict"
 
 
 def piece_length(model: nn.Module) -> int:
@@ -64,22 +65,30 @@ def pieces_of(
 
 
 def predictable(tokenized: TokenizedPrompts, limit: int | None = None) -> TokenizedPrompts:
-    """The first `limit` prompts, without those of a single token: they have nothing to predict.
+    """The first `limit` prompts, without those that have nothing to predict.
+
+    A prompt of a single token has nothing, and a rollout without a response token after the first.
 
     Raises:
         InputError: none is left.
     """
     first = list(range(len(tokenized.ids)))[:limit]
-    kept = [place for place in first if len(tokenized.ids[place]) > 1]
+    predicted = tokenized.predicted
+    kept = [place for place in first if predicted[place] > 0]
+    if not kept and tokenized.scored is not None:
+        raise InputError(
+            "no rollout has a response token to predict",
+            "give rollouts with a response, or a larger --max-length",
+        )
     if not kept:
         raise InputError(
             "no prompt has a token to predict: each is a single token",
             "give a text of two tokens or more",
         )
-    short = [LeftOut(tokenized.index[n], 1, TOO_SHORT) for n in first if n not in set(kept)]
-    return replace(
-        tokenized,
-        index=tuple(tokenized.index[place] for place in kept),
-        ids=tuple(tokenized.ids[place] for place in kept),
-        left_out=(*tokenized.left_out, *short),
-    )
+    reason = TOO_SHORT if tokenized.scored is None else NO_RESPONSE
+    short = [
+        LeftOut(tokenized.index[n], len(tokenized.ids[n]), reason)
+        for n in first
+        if n not in set(kept)
+    ]
+    return replace(tokenized.chosen(kept), left_out=(*tokenized.left_out, *short))

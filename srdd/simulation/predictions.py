@@ -1,7 +1,8 @@
 """Predictions: how well a model predicts each next token, and how far from another model.
 
 For a prompt's tokens t_1 ... t_n and the distributions p of the model as it is and q of the model
-in question, both given t_1 ... t_i, the figures are sums over i = 1 ... n - 1:
+in question, both given t_1 ... t_i, the figures are sums over i = 1 ... n - 1, of a rollout over
+those i for which t_(i+1) is a token of the response:
 
     plain = -log p(t_(i+1))
     nll   = -log q(t_(i+1))
@@ -49,8 +50,8 @@ def sums(plain: Tensor, logits: Tensor, batch: Batch) -> Tensor:
     """
     device = logits.device
     totals = torch.zeros(len(batch.index), 3, dtype=torch.float64)
-    # A token is predicted where it and the one before it are no padding.
-    prompts, places = batch.attention_mask[:, 1:].nonzero(as_tuple=True)
+    # A scored token is predicted at the position before it, which is no padding either.
+    prompts, places = batch.scored_mask[:, 1:].nonzero(as_tuple=True)
     following = batch.input_ids[prompts, places + 1].to(device)
     step = max(1, CHUNK // logits.shape[-1])
     for start in range(0, len(places), step):
