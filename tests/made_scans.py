@@ -12,7 +12,7 @@ import numpy as np
 from srdd.documents import scan as schema
 from srdd.documents.records import REPLICATES, Measured, build
 from srdd.documents.scan import Scan
-from srdd.documents.sensitivity import Changed, Sensitivity
+from srdd.documents.sensitivity import Changed, Magnitudes, NoiseCost, Sensitivity
 from srdd.documents.sensitivity_figures import checked, figure
 from srdd.numerics import histogram, sums
 from srdd.numerics.formats import parse_spec
@@ -337,4 +337,27 @@ def costing(costs: list[float], method: str = "estimate") -> Scan:
             "not_measured": {},
         }
     )
+    return scan.model_copy(update={"sensitivity": section})
+
+
+def with_noise_costs(
+    scan: Scan, per_sigma2: Mapping[int, float], magnitudes: Magnitudes | None = None
+) -> Scan:
+    """A costing scan whose norms cost so much for a variance of 1, by layer, each norm alike.
+
+    The second group of prompts costs twice as much a token as the first.
+    """
+    assert scan.sensitivity is not None
+    noise = [
+        NoiseCost(
+            **figure(np.array([4 / 7 * 10, 8 / 7 * 30]) * per_sigma2[layer.index], COSTING_TOKENS),
+            layer=layer.index,
+            tensor=norm.name,
+            parameter="norm",
+            magnitudes=magnitudes,
+        )
+        for layer in scan.model.layers
+        for norm in layer.norms
+    ]
+    section = scan.sensitivity.model_copy(update={"noise": noise})
     return scan.model_copy(update={"sensitivity": section})

@@ -55,6 +55,9 @@ def _part(name: str, doc: str, fields: Mapping[str, Any]) -> Any:
 
 
 if TYPE_CHECKING:
+    from srdd.documents.noise_costs import By as NoiseBy
+    from srdd.documents.rin import RinConfig
+
     # One key for each of FIELDS or METRICS.
     class Sums(Part):
         def __getattr__(self, name: str) -> float: ...
@@ -313,6 +316,35 @@ class Scan(Document):
         from srdd.documents.sensitivity_figures import joint_of
 
         return joint_of(self._measured_sensitivity(), self._spec(format), operands)
+
+    def noise_kl(
+        self, config: RinConfig, stage: int | None = None, by: NoiseBy = "stage"
+    ) -> list[dict[str, Any]]:
+        """What the noise of a configuration is predicted to cost, by stage, layer or tensor.
+
+        The mean over draws of the noise, to second order in it, of what arrives once the sum is
+        rounded to the weight's type.
+
+        Arguments:
+            config: made from this scan, or from another of the same model.
+            stage: only this one, 0 to num_stages - 1; all of them for None.
+            by: `stage`, `layer` or `tensor`: what a row stands for in each stage.
+
+        Returns:
+            For each row `stage`, `layer` and `tensor` (None where a row has several); `sigma`, the
+            root mean square of what was asked for over the row's weights; `arriving`, the share of
+            that noise energy which arrives (slightly above 1 where rounding adds to it, None
+            without noise); `kl` in nats a token; `kl_interval`, 95 % over prompts; `share` of the
+            `kl` of its stage.
+
+        Raises:
+            UsageError: the scan was made without `kl`, has no figure for a module of the
+                configuration, or the configuration lacks that stage.
+        """
+        from srdd.documents.noise_costs import noise_rows
+
+        self._measured_sensitivity()
+        return noise_rows(self, config, stage, by)
 
     def _measured_sensitivity(self) -> Sensitivity:
         if self.sensitivity is None:

@@ -9,11 +9,12 @@ and one for those of a kind. With 28 layers of 7 linears, 2 formats and 79 promp
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import model_validator
 
-from srdd.documents.document import Count, Interval, Part, Positive
+from srdd.documents.document import Count, Fraction, Interval, Part, Positive, one_of
+from srdd.numerics.arriving import TYPES
 
 Operands = Literal["weight", "input", "both"]
 
@@ -50,8 +51,34 @@ class Joint(Figure):
     operands: Operands
 
 
+class Magnitudes(Part):
+    """How large the values of a weight are, which decides what rounding leaves of noise on them.
+
+    `exponents` are those of their binades, floor(log2 |w|), at least -40. `share` is the part of
+    what noise costs that falls on the values of a binade (of a linear, the part of the values), and
+    `powers_of_two` the part of the same whole on values that are powers of two, whose neighbours
+    below lie closer. See `srdd.numerics.arriving`.
+    """
+
+    dtype: Annotated[str, one_of(TYPES)]
+    exponents: list[int]
+    share: list[Fraction]
+    powers_of_two: list[Fraction]
+
+    @model_validator(mode="after")
+    def _fit(self) -> Magnitudes:
+        if not len(self.exponents) == len(self.share) == len(self.powers_of_two):
+            raise ValueError("magnitudes need a share for each exponent")
+        if self.exponents != sorted(set(self.exponents)):
+            raise ValueError("the exponents of magnitudes are not ascending")
+        return self
+
+
 class NoiseCost(Figure):
     """What noise on a norm's gain or a linear's weight costs, for a variance of 1 (kl_per_sigma2).
+
+    `magnitudes` is null in older scans and where the values are out of reach; noise then counts as
+    if it arrived in full.
 
     Formula: 1/2 E[ || gradient of the loss with respect to the parameter || ^2 ] a token, for
     labels drawn from the model itself
@@ -66,6 +93,7 @@ class NoiseCost(Figure):
     layer: Count | None
     tensor: str
     parameter: Literal["norm", "linear"]
+    magnitudes: Magnitudes | None = None
 
 
 class Checked(Figure):

@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from srdd.documents.sensitivity import Changed, Checked, Figure, Operands, Sensitivity
+from srdd.documents.sensitivity import (
+    Changed,
+    Checked,
+    Figure,
+    Magnitudes,
+    NoiseCost,
+    Operands,
+    Sensitivity,
+)
 from srdd.errors import UsageError, unknown_name
 from srdd.model.kinds import kind_of
 from srdd.numerics.confidence import (
@@ -245,9 +253,10 @@ def merged(parts: Sequence[Sensitivity]) -> Sensitivity | None:
     def added(figures: Sequence[Sequence[Any]]) -> list[Any]:
         """Figures of one thing in all parts added up; what one part lacks is left out."""
         by_name: dict[tuple[object, ...], list[Any]] = {}
+        left_out = {*Figure.model_fields, "magnitudes"}
         for each in figures:
             for one in each:
-                name = tuple(v for k, v in vars(one).items() if k not in Figure.model_fields)
+                name = tuple(v for k, v in vars(one).items() if k not in left_out)
                 by_name.setdefault(name, []).append(one)
         return [
             members[0].model_copy(update=_pooled(members, tokens))
@@ -260,11 +269,45 @@ def merged(parts: Sequence[Sensitivity]) -> Sensitivity | None:
             "tokens": tokens.tolist(),
             "changes": added([part.changes for part in parts]),
             "joint": added([part.joint for part in parts]),
-            "noise": added([part.noise for part in parts]),
+            "noise": _with_magnitudes(added([part.noise for part in parts]), parts),
             "checks": [],
             "not_measured": {k: v for part in parts for k, v in part.not_measured.items()},
         }
     )
+
+
+def _with_magnitudes(noise: Sequence[NoiseCost], parts: Sequence[Sensitivity]) -> list[NoiseCost]:
+    """Magnitudes of the same weights, their shares averaged by what noise costs in each part."""
+    by_tensor: dict[str, list[NoiseCost]] = {}
+    for part in parts:
+        for cost in part.noise:
+            by_tensor.setdefault(cost.tensor, []).append(cost)
+    return [
+        cost.model_copy(update={"magnitudes": _mean_magnitudes(by_tensor[cost.tensor])})
+        for cost in noise
+    ]
+
+
+def _mean_magnitudes(costs: Sequence[NoiseCost]) -> Magnitudes | None:
+    known = [cost.magnitudes for cost in costs if cost.magnitudes is not None]
+    if len({(each.dtype, tuple(each.exponents)) for each in known}) != 1 or len(known) < len(costs):
+        return None
+    by_cost = [sum(cost.nats) for cost in costs]
+    weights = by_cost if sum(by_cost) else None
+
+    def mean(name: str) -> list[float]:
+        values = np.average([getattr(each, name) for each in known], axis=0, weights=weights)
+        return [float(f"{value:.4g}") for value in values]
+
+    return known[0].model_copy(
+        update={"share": mean("share"), "powers_of_two": mean("powers_of_two")}
+    )
+
+
+def weighted(members: Iterable[tuple[Figure, float]], sensitivity: Sensitivity) -> dict[str, Any]:
+    """The fields of a Figure for the sum of figures, each times its factor."""
+    tokens = np.array(sensitivity.tokens, dtype=np.float64)
+    return figure(np.sum([np.array(each.nats) * f for each, f in members], axis=0), tokens)
 
 
 def _pooled(members: Iterable[Figure], tokens: Sums) -> dict[str, Any]:

@@ -67,6 +67,10 @@ class Scores:
         gains = {target: g.square().sum(-1) for target, g in self._gains.items()}
         return {**self._squares, **gains}
 
+    def by_element(self) -> dict[Target, Tensor]:
+        """The same for each element of a norm's gain, the mean over samples: (size,)."""
+        return {target: g.square().mean(0).sum(0) for target, g in self._gains.items()}
+
     def _add_norm(self, target: Target, call: NormCall, g: Tensor) -> None:
         prompts = len(self.batch.index)
         size = call.normalized.shape[-1]

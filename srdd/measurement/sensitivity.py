@@ -22,6 +22,7 @@ and intervals be had from them.
     passes          one forward and K backward passes, a layer at a time
     contributions   s and F from inputs and gradients
     scores          both of one batch
+    magnitudes      of the weights that noise falls on
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from torch import Tensor, nn
 
 from srdd.documents.records import REPLICATES, replicate_of
 from srdd.documents.scan import Operands
+from srdd.documents.sensitivity import Magnitudes
 from srdd.errors import InputError, counted
 from srdd.measurement.calls import (
     Target,
@@ -44,6 +46,7 @@ from srdd.measurement.calls import (
 from srdd.measurement.forward import run_halving
 from srdd.measurement.labels import check_predicted, predicted, uniforms
 from srdd.measurement.listener import Listener
+from srdd.measurement.magnitudes import magnitudes_of
 from srdd.measurement.passes import Passes, differentiable
 from srdd.measurement.plan import KL_SAMPLES
 from srdd.measurement.scores import Scores
@@ -74,6 +77,7 @@ class Sensitivity:
             choice of operands. KL in nats a token is half its sum over the sum of `tokens`.
         joint: the same of the sum of s over all tensors, over those of a layer, and of a kind.
         noise: sum over prompts of the mean of || gradient ||^2, for norms and linears by name.
+        magnitudes: how large the values of these weights are, where they are in reach.
         layers: tensor or norm -> decoder layer, None for a norm outside all layers.
         norms: names of the norms among `noise`.
         unusable: tensors without figures, each with the reason.
@@ -85,6 +89,7 @@ class Sensitivity:
     changes: Mapping[Change, Sums]
     joint: Mapping[tuple[Scope, FormatSpec, Operands], Sums]
     noise: Mapping[str, Sums]
+    magnitudes: Mapping[str, Magnitudes | None]
     layers: Mapping[str, int | None]
     norms: frozenset[str]
     unusable: Mapping[str, str]
@@ -196,6 +201,7 @@ class _Run:
         self._changes: dict[Change, Sums] = {}
         self._joint: dict[tuple[Scope, FormatSpec, Operands], Sums] = {}
         self._noise: dict[str, Sums] = {}
+        self._by_element: dict[str, Tensor] = {}
         self._unusable: dict[str, str] = {}
 
     def add(self, batch: Batch) -> None:
@@ -237,6 +243,9 @@ class _Run:
             keep(self._joint, key, s.square())
         for target, squares in scores.noise().items():
             keep(self._noise, target.tensor, squares)
+        for target, elements in scores.by_element().items():
+            known, here = self._by_element.get(target.tensor), elements.cpu()
+            self._by_element[target.tensor] = here if known is None else known + here
         self._unusable |= {target.tensor: reason for target, reason in scores.unusable.items()}
 
     def result(self, targets: Sequence[Target]) -> Sensitivity:
@@ -253,6 +262,12 @@ class _Run:
             changes=self._changes,
             joint=self._joint,
             noise=self._noise,
+            magnitudes={
+                target.tensor: magnitudes_of(weight, self._by_element.get(target.tensor))
+                for target in targets
+                if target.tensor in self._noise
+                and (weight := target.module._parameters.get(target.key or "weight")) is not None
+            },
             layers={target.tensor: target.layer for target in targets},
             norms=frozenset(t.tensor for t in targets if t.kind == "norm"),
             unusable=unusable,

@@ -223,6 +223,7 @@ def _document(
                 layer=estimate.layers[tensor],
                 tensor=tensor,
                 parameter="norm" if tensor in estimate.norms else "linear",
+                magnitudes=estimate.magnitudes.get(tensor),
             )
             for tensor, sums in estimate.noise.items()
             if np.isfinite(sums).all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -209,6 +210,52 @@ def test_noise_costs_the_mean_squared_gradient_of_the_parameter() -> None:
             expected += float(chance) * float(gradient.square().sum())
         found = float((probability * squares[:, 0]).sum())
         assert found == pytest.approx(expected, rel=1e-9), target.tensor
+
+
+def test_squared_gradients_of_a_gain_by_its_elements() -> None:
+    model = two_linears()
+    batch = one_batch((0, 2, 1, 1))
+    scores, _, _ = enumerated(model, batch)
+    ((target, found),) = scores.by_element().items()
+    assert target.tensor == "norm"
+    logits = model(input_ids=batch.input_ids).logits[0, :-1]
+    squares = []
+    for labels in itertools.product(range(VOCABULARY), repeat=3):
+        loss = -logits.log_softmax(-1)[range(3), list(labels)].sum()
+        (gradient,) = torch.autograd.grad(loss, model.norm.weight, retain_graph=True)
+        squares.append(gradient.square())
+    torch.testing.assert_close(found, torch.stack(squares).mean(0))
+
+
+def test_binades_are_weighted_by_what_noise_costs_in_them() -> None:
+    model = families.new("llama").bfloat16()
+    norm = model.model.layers[0].input_layernorm
+    with torch.no_grad():
+        norm.weight.copy_(torch.randn(norm.weight.shape, generator=torch.manual_seed(0)))
+        norm.weight[:3] = torch.tensor([0.0, 0.5, -2.0])
+    sensitivity = measured(model, *PROMPTS)
+    found = sensitivity.magnitudes["model.layers.0.input_layernorm"]
+    assert found is not None
+    assert (found.dtype, sum(found.share)) == ("bfloat16", pytest.approx(1, abs=1e-3))
+    gains = norm.weight.tolist()
+    expected = {math.frexp(abs(gain))[1] - 1 if gain else -40 for gain in gains}
+    assert found.exponents == sorted(expected)
+    powers = dict(zip(found.exponents, found.powers_of_two, strict=True))
+    assert powers[-1] > 0
+    assert powers[1] > 0
+    counts = [
+        sum(gain != 0 and math.frexp(abs(gain))[1] - 1 == e for gain in gains) / len(gains)
+        for e in found.exponents
+    ]
+    assert found.share != pytest.approx(counts, rel=0.01)
+    # Of a linear, the elements count alike.
+    name = "model.layers.1.mlp.up_proj"
+    linear = sensitivity.magnitudes[name]
+    assert linear is not None
+    values = model.get_submodule(name).weight.flatten().tolist()
+    for exponent, share in zip(linear.exponents, linear.share, strict=True):
+        count = sum(v != 0 and math.frexp(abs(v))[1] - 1 == exponent for v in values)
+        assert share == pytest.approx(count / len(values), rel=1e-3)
 
 
 def measured(model: nn.Module, *prompts: tuple[int, ...], **options: Any) -> Sensitivity:
