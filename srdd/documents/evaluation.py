@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from srdd.documents.document import Count, Document, Interval, Part
+from srdd.documents.mismatch import Mismatch
 
 # A perplexity may be far beyond the largest figure of other documents.
 Positive = Annotated[float, Field(ge=0)]
@@ -96,7 +97,7 @@ class Result(Part):
     the mean Kullback-Leibler divergence KL(model as it is || this) between the distributions of the
     next token. A figure is null where it is not finite, and an interval where there is one prompt
     only; the model as it is has no `loss_difference` and no `kl`. By prompt, figures are means over
-    its predicted tokens, in the order of `text.indices`.
+    its predicted tokens, in the order of `text.indices`. `mismatch` is of rollouts only.
     """
 
     weights: str | None
@@ -114,6 +115,7 @@ class Result(Part):
     kl_by_prompt: list[float | None] | None
     simulated: Count
     not_simulated: list[NotSimulated]
+    mismatch: Mismatch | None = None
 
     @property
     def is_plain(self) -> bool:

@@ -8,6 +8,7 @@ variants      formats and noise; running one after the other, with one set of qu
               a time and no logits beyond a batch
 predictions   logits -> sums of nll and kl for each prompt
 results       sums -> means over tokens, intervals over prompts
+mismatch      of rollouts: figures of every token -> how far the rollout policy is from the trained
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from srdd.numerics.confidence import FEW_PROMPTS
 from srdd.prompts.batches import TokenizedPrompts, make_batches
 from srdd.prompts.reading import PromptSet
 from srdd.simulation import predictions
+from srdd.simulation.mismatch import Collector, check_clip
 from srdd.simulation.pieces import piece_length, pieces_of, predictable
 from srdd.simulation.results import result_of, warn_of_results
 from srdd.simulation.simulator import Simulation
@@ -57,6 +59,7 @@ def evaluate_model(
     max_length: int | None = None,
     batch_size: int | Literal["auto"] = "auto",
     apply_chat_template: bool | None = None,
+    clip: tuple[float, float] | None = None,
     origin: Origin | None = None,
     listener: Listener | None = None,
 ) -> schema.Evaluation:
@@ -76,6 +79,7 @@ def evaluate_model(
         batch_size: prompts in a batch, or `auto`.
         apply_chat_template: whether prompts go through the tokenizer's chat template; None means
             that chat messages do and plain text does not.
+        clip: of rollouts, a range of importance ratios beside 0.8 to 1.2 to count tokens beyond.
         origin: what the document says of the model's origin.
         listener: hears of progress and warnings.
 
@@ -83,7 +87,7 @@ def evaluate_model(
         The document. The model is as it was before.
 
     Raises:
-        UsageError: an unknown format; no variant; a step outside the run.
+        UsageError: an unknown format; no variant; a step outside the run; an empty range `clip`.
         InputError: no decoder stack; no prompt with a token to predict; too little memory for a
             single prompt; a configuration for another model; a model that is quantized already.
     """
@@ -92,6 +96,7 @@ def evaluate_model(
     origin = origin or Origin(type(model).__name__)
     check_batch_size(batch_size)
     check_max_length(max_length, least=2)
+    check_clip(clip)
     check_full_precision(model)
     for sentence in origin.notes:
         listener.warn(sentence)
@@ -122,13 +127,22 @@ def evaluate_model(
     )
     counts = list(tokenized.predicted)
     predicted = np.array(counts, dtype=np.float64)
+    rollouts = tokenized.scored is not None
+    collectors = [Collector(tokenized, clip) if rollouts else None for _ in chosen]
     with evaluating(model), torch.no_grad():
-        runs = [(variant, *runner.run(variant)) for variant in chosen]
+        runs = [
+            (variant, *runner.run(variant, collector))
+            for variant, collector in zip(chosen, collectors, strict=True)
+        ]
     plain = (Variant(), runs[0][1], Simulation())
     results = [
         result_of(variant, predicted, sums, simulation)
         for variant, sums, simulation in (plain, *runs)
     ]
+    for place, collector in enumerate(collectors, start=1):
+        if collector is not None:
+            section = collector.section(tokenizer.decode)
+            results[place] = results[place].model_copy(update={"mismatch": section})
     warn_of_results(results, listener)
     return schema.Evaluation(
         model=schema.Model(**describe(model, tokenizer, weights, origin)),

@@ -20,6 +20,7 @@ from srdd.numerics.formats import parse_spec
 from srdd.prompts.batches import Batch, TokenizedPrompts
 from srdd.rin.inject import noisy
 from srdd.simulation import predictions
+from srdd.simulation.mismatch import Collector
 from srdd.simulation.simulator import Simulation, simulate
 
 MUCH_UNCHANGED = 0.1
@@ -94,8 +95,14 @@ class Runner:
             with self._simulated(variant), self._noisy(variant):
                 pass
 
-    def run(self, variant: Variant) -> tuple[NDArray[np.float64], Simulation]:
-        """The sums of srdd.simulation.predictions, (prompts, 3), and the simulation."""
+    def run(
+        self, variant: Variant, collector: Collector | None = None
+    ) -> tuple[NDArray[np.float64], Simulation]:
+        """The sums of srdd.simulation.predictions, (prompts, 3), and the simulation.
+
+        Arguments:
+            collector: gets the figures of every token, too.
+        """
         sums = np.zeros((len(self.tokenized.index), 3))
         device = device_of(self.model)
         with self._simulated(variant) as simulation:
@@ -106,7 +113,10 @@ class Runner:
                 with self._noisy(variant):
                     logits = forward.logits_of(self.model, batch, device)
                 places = np.searchsorted(self.tokenized.index, batch.index)
-                sums[places] = predictions.sums(plain, logits, batch).numpy()
+                if collector is None:
+                    sums[places] = predictions.sums(plain, logits, batch).numpy()
+                else:
+                    sums[places] = collector.add(plain, logits, batch)
 
             for batch in self.batches:
                 run_halving(batch, add, device, self.listener)
