@@ -13,28 +13,31 @@ from srdd.measurement.listener import Listener
 from srdd.model.running import context_of, is_out_of_memory, vocabulary_of
 from srdd.prompts.batches import Batch, TokenizedPrompts, split, tokenize
 from srdd.prompts.reading import PromptSet, builtin, from_strings
+from srdd.prompts.responses import tokenize_rollouts
+from srdd.prompts.rollouts import RolloutSet
 
 
 def tokenize_for(
     model: nn.Module,
     tokenizer: Any,
-    prompts: PromptSet | Sequence[Any] | str | None,
+    prompts: PromptSet | RolloutSet | Sequence[Any] | str | None,
     max_length: int | None,
     apply_chat_template: bool | None,
 ) -> TokenizedPrompts:
-    """The prompts, the built-in ones for None, as tokens that this model can take.
+    """The prompts or rollouts, the built-in prompts for None, as tokens that this model can take.
 
     Raises:
         UsageError, InputError: as `srdd.prompts.batches.tokenize`.
     """
-    return tokenize(
-        as_prompt_set(prompts),
-        tokenizer,
-        max_length=max_length,
-        context=context_of(model),
-        vocab_size=vocabulary_of(model),
-        apply_chat_template=apply_chat_template,
-    )
+    options: dict[str, Any] = {
+        "max_length": max_length,
+        "context": context_of(model),
+        "vocab_size": vocabulary_of(model),
+        "apply_chat_template": apply_chat_template,
+    }
+    if isinstance(prompts, RolloutSet):
+        return tokenize_rollouts(prompts, tokenizer, **options)
+    return tokenize(as_prompt_set(prompts), tokenizer, **options)
 
 
 def as_prompt_set(prompts: PromptSet | Sequence[Any] | str | None) -> PromptSet:
@@ -57,10 +60,40 @@ def warn_of_whole_tensors(formats: Iterable[str], listener: Listener) -> None:
 
 
 def warn_of_left_out(tokenized: TokenizedPrompts, listener: Listener) -> None:
-    """Warn of prompts that are not used, with the reasons."""
+    """Warn of prompts or rollouts that are not used, with the reasons."""
     if tokenized.left_out:
         reasons = ", ".join(sorted({entry.reason for entry in tokenized.left_out}))
-        listener.warn(f"left out {counted(len(tokenized.left_out), 'prompt')}: {reasons}")
+        what = "prompt" if tokenized.rollouts is None else "rollout"
+        listener.warn(f"left out {counted(len(tokenized.left_out), what)}: {reasons}")
+
+
+def warn_of_rollouts(tokenized: TokenizedPrompts, listener: Listener) -> None:
+    """Warn of what a reader of figures on these rollouts should know; nothing for prompts."""
+    counts = tokenized.rollouts
+    if counts is None:
+        return
+    used = len(tokenized.ids)
+    if counts.unreadable:
+        named = "; ".join(counts.first_unreadable)
+        more = ", ..." if counts.unreadable > len(counts.first_unreadable) else ""
+        listener.warn(
+            f"left out {counted(counts.unreadable, 'row')} without a rollout: {named}{more}"
+        )
+    if counts.differing:
+        listener.warn(
+            f"the text of {counts.differing:,} of {counts.with_ids:,} responses gives other token "
+            "ids than the source has; those of the source are used"
+        )
+    if counts.with_ids < used:
+        listener.warn(
+            f"{used - counts.with_ids:,} of {counted(used, 'rollout')} without token ids: their "
+            "text was tokenized again, which may give other tokens than were sampled, and no end "
+            "of text"
+        )
+    if counts.truncated:
+        listener.inform(f"{counts.truncated:,} of {used:,} responses ended at a limit of tokens")
+    if counts.multi_turn:
+        listener.inform(f"{counts.multi_turn:,} of {used:,} rollouts have several turns")
 
 
 def run_halving(

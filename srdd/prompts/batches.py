@@ -205,22 +205,13 @@ def tokenize(
         InputError: no prompt can be used; the chat template rejects a prompt; a token id is outside
             the vocabulary.
     """
-    if max_length is not None and context is not None and max_length > context:
-        raise UsageError(
-            f"--max-length {max_length} is more than the model's context of {context} tokens",
-            f"use --max-length {context} or less",
-        )
+    check_context(max_length, context)
     templated = [
         prompt.messages is not None if apply_chat_template is None else apply_chat_template
         for prompt in prompt_set.prompts
     ]
-    # A tokenizer without the attribute formats chats in a way of its own.
-    if any(templated) and getattr(tokenizer, "chat_template", "its own") is None:
-        raise UsageError(
-            "the tokenizer has no chat template to apply",
-            "use the instruction-tuned version of the model, name its tokenizer with --tokenizer, "
-            "or join the messages as plain text with --no-chat-template",
-        )
+    if any(templated):
+        check_template(tokenizer)
     index, kept, left_out, truncated = [], [], [], 0
     prompts = zip(prompt_set.prompts, templated, strict=True)
     for number, (prompt, with_template) in enumerate(prompts, start=prompt_set.first):
@@ -234,12 +225,7 @@ def tokenize(
             reason = f"longer than the model's context of {context} tokens"
             left_out.append(LeftOut(number, len(ids), reason))
         else:
-            if vocab_size is not None and max(ids) >= vocab_size:
-                raise InputError(
-                    f"prompt {number + 1} has token id {max(ids)}, but the model knows only ids "
-                    f"below {vocab_size}: the tokenizer is of another model",
-                    "use the tokenizer that the model was trained with",
-                )
+            check_vocabulary(ids, f"prompt {number + 1}", vocab_size)
             index.append(number)
             kept.append(ids)
     if not kept:
@@ -258,6 +244,48 @@ def tokenize(
         chat_template=any(templated),
         pad_id=padding_id(tokenizer, vocab_size),
     )
+
+
+def check_context(max_length: int | None, context: int | None) -> None:
+    """Refuse to keep more tokens of a prompt than the model can take.
+
+    Raises:
+        UsageError: it is more.
+    """
+    if max_length is not None and context is not None and max_length > context:
+        raise UsageError(
+            f"--max-length {max_length} is more than the model's context of {context} tokens",
+            f"use --max-length {context} or less",
+        )
+
+
+def check_template(tokenizer: Any) -> None:
+    """Refuse a tokenizer without a chat template.
+
+    Raises:
+        UsageError: it has none.
+    """
+    # A tokenizer without the attribute formats chats in a way of its own.
+    if getattr(tokenizer, "chat_template", "its own") is None:
+        raise UsageError(
+            "the tokenizer has no chat template to apply",
+            "use the instruction-tuned version of the model, name its tokenizer with --tokenizer, "
+            "or join the messages as plain text with --no-chat-template",
+        )
+
+
+def check_vocabulary(ids: Sequence[int], what: str, vocab_size: int | None) -> None:
+    """Refuse token ids that the model does not know; `what` has them.
+
+    Raises:
+        InputError: one is outside the vocabulary.
+    """
+    if vocab_size is not None and max(ids) >= vocab_size:
+        raise InputError(
+            f"{what} has token id {max(ids)}, but the model knows only ids below {vocab_size}: "
+            "the tokenizer is of another model",
+            "use the tokenizer that the model was trained with",
+        )
 
 
 def make_batches(

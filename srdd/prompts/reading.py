@@ -17,32 +17,31 @@ rest isn't read. Only blank lines are skipped without a message.
 
 from __future__ import annotations
 
-import difflib
-import json
-import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from itertools import chain, islice
 from pathlib import Path
-from typing import IO, TypeAlias
+from typing import IO
 
 from srdd.errors import InputError, UsageError, unknown_name
+from srdd.prompts.sources import (
+    JSON_SUFFIXES,
+    TABLE_SUFFIXES,
+    Lines,
+    encodable,
+    json_object,
+    kind,
+    lines,
+    listed,
+    parquet,
+    unreadable,
+)
 
 KEYS = ("prompt", "messages", "text")
 """Where a record keeps its prompt, in order of preference."""
 
-TABLE_SUFFIXES = (".csv", ".tsv", ".xls", ".xlsx")
-JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
-
-Lines: TypeAlias = Iterable[tuple[int, str]]
-"""Numbered from 1, without their line endings."""
-
-_LINE_HINT = (
-    'put one JSON object such as {"prompt": "Hello"} on each line;'
-    " jq -c '.[]' makes such lines of an array"
-)
 _MESSAGE_HINT = 'write each chat message as {"role": "user", "content": "Hello"}'
 
 
@@ -86,7 +85,7 @@ def builtin(limit: int | None = None, skip: int = 0) -> PromptSet:
     """The calibration prompts that ship with srdd; the first eight are short."""
     name = "calibration.jsonl"
     with resources.files("srdd.prompts").joinpath(name).open("rb") as stream:
-        return _collect("builtin", _from_json(_lines(stream, name), name), limit, skip)
+        return _collect("builtin", _from_json(lines(stream, name), name), limit, skip)
 
 
 def from_strings(
@@ -99,7 +98,9 @@ def from_strings(
     """
     if isinstance(prompts, str):
         raise InputError("the prompts are one string, not a list", "pass a list: [prompt]")
-    checked = (_prompt(value, f"prompt {number}") for number, value in enumerate(prompts, start=1))
+    checked = (
+        prompt_from(value, f"prompt {number}") for number, value in enumerate(prompts, start=1)
+    )
     return _collect("python", checked, limit, skip)
 
 
@@ -141,7 +142,7 @@ def read_prompts(
         with path.open("rb") as stream:
             return _collect(name, _read(stream, name, suffix, keys), limit, skip)
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
 
 
 def _collect(source: str, prompts: Iterator[Prompt], limit: int | None, skip: int) -> PromptSet:
@@ -160,78 +161,34 @@ def _collect(source: str, prompts: Iterator[Prompt], limit: int | None, skip: in
     return PromptSet(source, taken, skip)
 
 
-def _lines(stream: IO[bytes], name: str) -> Iterator[tuple[int, str]]:
-    """The lines that aren't blank; only a newline ends one, as U+2028 may be part of a prompt."""
-    offset = 0
-    for number, line in enumerate(stream, start=1):
-        try:
-            text = line.decode("utf-8")
-        except UnicodeDecodeError as error:
-            if b"\0" in line + stream.read(8192):
-                raise _binary(name) from error
-            raise InputError(
-                f"{name} is not UTF-8: byte 0x{line[error.start]:02x} at offset"
-                f" {offset + error.start} (line {number})",
-                "convert it, for example: iconv -f latin1 -t utf-8 OLD > NEW",
-            ) from error
-        if "\0" in text:
-            raise _binary(name)
-        if number == 1:
-            text = text.removeprefix("\ufeff")
-        if text.strip():
-            yield number, text.rstrip("\r\n")
-        offset += len(line)
-
-
-def _binary(name: str) -> InputError:
-    return InputError(
-        f"{name} is binary: it has NUL bytes",
-        "give UTF-8 text (UTF-16 has such bytes), JSON Lines, or Parquet named *.parquet",
-    )
-
-
 def _read(stream: IO[bytes], name: str, suffix: str, keys: Sequence[str]) -> Iterator[Prompt]:
     """The prompts of a stream; without a suffix, the first line shows what it is."""
     if suffix == ".parquet":
         return _from_parquet(stream, name, keys)
-    lines = _lines(stream, name)
-    first = [] if suffix else list(islice(lines, 1))
+    numbered = lines(stream, name)
+    first = [] if suffix else list(islice(numbered, 1))
     if suffix in JSON_SUFFIXES or any(line.lstrip()[0] == "{" for _, line in first):
-        return _from_json(chain(first, lines), name, keys)
+        return _from_json(chain(first, numbered), name, keys)
     if keys != KEYS:
         raise UsageError(f"{name} is plain text, which has no columns", "leave out --prompt-column")
-    return (Prompt(text=line) for _, line in chain(first, lines))
+    return (Prompt(text=line) for _, line in chain(first, numbered))
 
 
-def _from_json(lines: Lines, name: str, keys: Sequence[str] = KEYS) -> Iterator[Prompt]:
-    for number, line in lines:
+def _from_json(numbered: Lines, name: str, keys: Sequence[str] = KEYS) -> Iterator[Prompt]:
+    for number, line in numbered:
         where = f"line {number} of {name}"
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:  # also a number or a nesting without end
-            problem = re.sub(r": line 1 column (\d+).*", r" (column \1)", str(error))
-            raise InputError(f"{where} is not valid JSON: {problem}", _LINE_HINT) from error
-        if not isinstance(record, dict):
-            raise InputError(f"{where} is {_kind(record)}, not a JSON object", _LINE_HINT)
-        yield _prompt_of(record, where, keys)
+        yield _prompt_of(json_object(line, where), where, keys)
 
 
 def _from_parquet(stream: IO[bytes], name: str, keys: Sequence[str]) -> Iterator[Prompt]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        problem = f"reading {name} needs pyarrow, which is not installed"
-        raise InputError(problem, "pip install pyarrow") from error
-    try:
-        table = pyarrow.parquet.ParquetFile(stream)
+    with parquet(stream, name) as table:
         columns = table.schema_arrow.names
         column = next((key for key in keys if key in columns), None)
         if column is None and keys != KEYS:
             raise unknown_name(f"column of {name}", keys[0], columns)
         if column is None:
             raise InputError(
-                f"{name} has no column with prompts: its columns are {_listed(columns)}",
+                f"{name} has no column with prompts: its columns are {listed(columns)}",
                 f"name the column one of: {', '.join(KEYS)}, or give --prompt-column",
             )
         # Small batches: a limit of eight must not cost the decoding of a whole row group.
@@ -239,11 +196,6 @@ def _from_parquet(stream: IO[bytes], name: str, keys: Sequence[str]) -> Iterator
         values = chain.from_iterable(batch.column(0).to_pylist() for batch in batches)
         for row, value in enumerate(values, start=1):
             yield _prompt_of({column: value}, f"row {row} of {name}", keys)
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{name} is no readable Parquet file: {str(error).splitlines()[0]}",
-            "check that it was copied completely, or write it again",
-        ) from error
 
 
 def _prompt_of(record: Mapping[str, object], where: str, keys: Sequence[str]) -> Prompt:
@@ -251,19 +203,19 @@ def _prompt_of(record: Mapping[str, object], where: str, keys: Sequence[str]) ->
     for key in keys:
         value = record.get(key)
         if value is not None:
-            return _prompt(value, where)
-    present = _listed(f"{key} (null)" if record[key] is None else key for key in record)
+            return prompt_from(value, where)
+    present = listed(f"{key} (null)" if record[key] is None else key for key in record)
     raise InputError(
         f"{where} has no prompt: its keys are {present}",
         f"use {' or '.join(KEYS)}, or give --prompt-column",
     )
 
 
-def _prompt(value: object, where: str) -> Prompt:
+def prompt_from(value: object, where: str) -> Prompt:
     if isinstance(value, str):
-        return Prompt(text=_encodable(value, where))
+        return Prompt(text=encodable(value, where))
     if not isinstance(value, list | tuple):
-        problem = f"{where} is {_kind(value)}, neither text nor a list of chat messages"
+        problem = f"{where} is {kind(value)}, neither text nor a list of chat messages"
         raise InputError(problem, _MESSAGE_HINT)
     if not value:
         raise InputError(f"{where} is an empty list of chat messages", _MESSAGE_HINT)
@@ -274,62 +226,14 @@ def _prompt(value: object, where: str) -> Prompt:
 
 def _message(value: object, where: str) -> dict[str, str]:
     if not isinstance(value, Mapping):
-        problem = f"{where} is {_kind(value)}, not an object with role and content"
+        problem = f"{where} is {kind(value)}, not an object with role and content"
         raise InputError(problem, _MESSAGE_HINT)
     for key in ("role", "content"):
         text = value.get(key)
         if text is None:
-            raise InputError(f"{where} has no {key}: it has {_listed(value)}", _MESSAGE_HINT)
+            raise InputError(f"{where} has no {key}: it has {listed(value)}", _MESSAGE_HINT)
         if not isinstance(text, str):
-            raise InputError(f"the {key} of {where} is {_kind(text)}, not text", _MESSAGE_HINT)
+            raise InputError(f"the {key} of {where} is {kind(text)}, not text", _MESSAGE_HINT)
     # A template may use further texts, such as a name; what isn't text (tool calls) has no place.
     texts = {str(key): text for key, text in value.items() if isinstance(text, str)}
-    return {key: _encodable(text, where) for key, text in texts.items()}
-
-
-def _encodable(text: str, where: str) -> str:
-    """The text itself, if it has a UTF-8 form; tokenizers fail obscurely on what has none."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise InputError(
-            f"{where} has a lone surrogate \\u{ord(text[error.start]):04x}, which is no character",
-            "write the character itself, or both halves of the pair, such as \\ud83d\\ude00",
-        ) from error
-    return text
-
-
-def _kind(value: object) -> str:
-    """What a JSON value is, for a message."""
-    names = {"dict": "an object", "list": "a list", "str": "a string", "NoneType": "null"}
-    names |= {"bool": "true or false", "int": "a number", "float": "a number"}
-    return names.get(type(value).__name__, f"of type {type(value).__name__}")
-
-
-def _listed(names: Iterable[object]) -> str:
-    return ", ".join(repr(str(name))[1:-1] for name in names) or "none"
-
-
-def _unreadable(path: Path, error: OSError) -> InputError:
-    """The error for a file that could not be opened or read, with names that are close to it."""
-    if isinstance(error, IsADirectoryError):
-        example = "".join(f", such as {path / name}" for name in _files(path)[:1])
-        return InputError(f"{path} is a folder, not a file", f"name one file in it{example}")
-    if not isinstance(error, FileNotFoundError):
-        reason = error.strerror or str(error)
-        return InputError(f"cannot read {path}: {reason}", "check the path and its permissions")
-    close = difflib.get_close_matches(path.name, _files(path.parent), n=3, cutoff=0.5)
-    if close:
-        hint = f"did you mean {' or '.join(str(path.with_name(name)) for name in close)}?"
-    elif path.parent.is_dir():
-        hint = f"no name in {path.parent} is similar; check the path"
-    else:
-        hint = f"the folder {path.parent} does not exist either; check the path"
-    return InputError(f"there is no file {path}", hint)
-
-
-def _files(folder: Path) -> list[str]:
-    try:
-        return sorted(entry.name for entry in folder.iterdir() if entry.is_file())
-    except OSError:
-        return []
+    return {key: encodable(text, where) for key, text in texts.items()}

@@ -46,30 +46,23 @@ class Rollout:
 
 
 @dataclass(frozen=True)
-class Unreadable:
-    """A row of a file that is no rollout: which, and why."""
-
-    where: str
-    reason: str
-
-
-@dataclass(frozen=True)
 class RolloutSet:
     """Rollouts in the order of their source.
 
     Attributes:
         source: the file as it was named, `stdin`, `python`, or what generated them.
         rollouts: at least one.
-        first: how many samples of the source were skipped, as in PromptSet.
-        unreadable: rows that were left out.
+        index: the 0-based place of each rollout in the source, ascending; rows that were left out
+            have places, too.
+        unreadable: of each row that was left out, why, with its line.
         temperature: of the sampling distribution that the log-probabilities are of; None where that
             is not known.
     """
 
     source: str
     rollouts: tuple[Rollout, ...]
-    first: int = 0
-    unreadable: tuple[Unreadable, ...] = ()
+    index: tuple[int, ...]
+    unreadable: tuple[str, ...] = ()
     temperature: float | None = None
 
 
@@ -79,6 +72,7 @@ class RolloutCounts:
 
     Attributes:
         unreadable: rows of the source that are no rollout.
+        first_unreadable: why the first few of them are not, with their lines.
         empty: rollouts without a response token, which are not used.
         truncated: used rollouts whose sampling ended at a limit of tokens.
         multi_turn: used rollouts with context between response tokens.
@@ -90,6 +84,7 @@ class RolloutCounts:
     """
 
     unreadable: int = 0
+    first_unreadable: tuple[str, ...] = ()
     empty: int = 0
     truncated: int = 0
     multi_turn: int = 0
