@@ -10,6 +10,7 @@ from srdd.cli import console, loading
 from srdd.cli.loading import ModelOptions, PromptOptions, RunOptions
 from srdd.cli.options import command
 from srdd.cli.output import Destination
+from srdd.cli.rollouts import RolloutOptions
 from srdd.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ def read_text(name: str) -> PromptSet:
 def evaluate(
     model: ModelOptions,
     prompts: PromptOptions,
+    responses: RolloutOptions,
     options: RunOptions,
     destination: Destination,
     format: list[str] = [],
@@ -112,15 +114,17 @@ def evaluate(
     pairs = operands(format, weights, activations)
     settings = options.settings()
     template = options.apply_chat_template is not None
-    if text is not None and (prompts.prompts is not None or prompts.skip or template):
+    other = (prompts.prompts, responses.rollouts) != (None, None)
+    if text is not None and (other or prompts.skip or template):
         raise UsageError(
-            "--text excludes --prompts, --skip and --apply-chat-template", "leave one out"
+            "--text excludes --prompts, --rollouts, --skip and --apply-chat-template",
+            "leave one out",
         )
-    if (rin, prompts.prompts, text).count("-") > 1:
+    if (rin, prompts.prompts, responses.rollouts, text).count("-") > 1:
         raise UsageError("two options read standard input", "name a file for one of them")
     target = destination.path()
     config = read_noise(rin, step, total_steps)
-    prompt_set = prompts.read() if text is None else read_text(text)
+    prompt_set = responses.read(prompts) if text is None else read_text(text)
     loaded, reader, origin = model.find().load()
     from srdd.simulation.evaluator import Noise, Variant, evaluate_model
 

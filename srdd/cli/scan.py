@@ -13,6 +13,7 @@ from srdd.cli import console, loading
 from srdd.cli.loading import ModelOptions, PromptOptions, RunOptions
 from srdd.cli.options import command
 from srdd.cli.output import Destination
+from srdd.cli.rollouts import RolloutOptions
 from srdd.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def parse_thresholds(settings: list[str]) -> dict[str, float]:
 def scan(
     model: ModelOptions,
     prompts: PromptOptions,
+    responses: RolloutOptions,
     options: RunOptions,
     destination: Destination,
     format: list[str] = ["mxfp4"],
@@ -88,7 +90,7 @@ def scan(
         name = str(default_name(model.model, plan.formats, datetime.now()))
         destination = replace(destination, output=name)
     target = destination.path()
-    prompt_set = prompts.read() if plan.needs_prompts else None
+    prompt_set = responses.read(prompts) if plan.needs_prompts else None
     source = model.find(needs_tokenizer=plan.needs_prompts)
     loaded, reader, origin = source.load()
     from srdd.measurement.scanner import measure_model

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from srdd.documents.document import Count, Fraction, Number, Part, Positive, one_of
+from srdd.documents.rollouts import Rollouts
 from srdd.errors import SrddError
 from srdd.numerics import metrics
 from srdd.numerics.formats import ROUNDINGS, parse_spec
@@ -95,6 +96,9 @@ class Model(Part):
 class Calibration(Part):
     """Which text it was measured on. The fingerprints are of token ids, in order of the prompts.
 
+    Where it was measured on `rollouts`, these stand for prompts, their fingerprints also say which
+    tokens are the response's, and `tokens` counts response tokens only.
+
     `replicate_rule` says what a prompt's replicate follows from: its fingerprint (`prompt`: the
     number that the first ten digits are, modulo 64), or its place modulo 64 in the `order` of the
     prompts, as in older files, which do not say.
@@ -110,6 +114,7 @@ class Calibration(Part):
     max_length: Count | None = None
     chat_template: bool | None = None
     skip_first_token: bool | None = None
+    rollouts: Rollouts | None = None
     replicate_rule: Literal["prompt", "order"] = "order"
 
 

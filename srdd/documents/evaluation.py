@@ -14,6 +14,7 @@ from pydantic import Field
 
 from srdd.documents.document import Count, Document, Interval, Part
 from srdd.documents.mismatch import Mismatch
+from srdd.documents.rollouts import Rollouts
 
 # A perplexity may be far beyond the largest figure of other documents.
 Positive = Annotated[float, Field(ge=0)]
@@ -37,10 +38,11 @@ class Text(Part):
 
     `form` is `prompts`, or `text` where one text was cut into pieces of `max_length` tokens, which
     then stand for prompts. `indices` are the prompts' places in their source, `predicted` the
-    tokens of each that are predicted from those before it: all but the first.
+    tokens of each that are predicted from those before it: all but the first, of `rollouts` those
+    of the response.
     """
 
-    form: Literal["prompts", "text"]
+    form: Literal["prompts", "text", "rollouts"]
     source: str
     fingerprint: str
     indices: list[Count] = Field(min_length=1)
@@ -49,6 +51,7 @@ class Text(Part):
     left_out: Count
     max_length: Count | None
     chat_template: bool
+    rollouts: Rollouts | None = None
 
 
 class Noise(Part):

@@ -20,6 +20,7 @@ from srdd.documents.records import (
     prompt_warnings,
     unseen_experts,
 )
+from srdd.documents.rollouts import Rollouts
 from srdd.documents.scan import Calibration, NotMeasured, Scan
 from srdd.documents.sensitivity_figures import merged
 from srdd.errors import MergeError, counted
@@ -124,6 +125,7 @@ def _merge(parts: Sequence[Scan]) -> Scan:
         name: sum(getattr(part.calibration, name) or 0 for part in parts)
         for name in ("prompts", "tokens", "truncated", "left_out")
     }
+    of_rollouts = [part.calibration.rollouts for part in parts]
     measured = _added(parts)
     records, rankings = build(measured, rounding=first.settings.rounding, seed=first.settings.seed)
     fingerprints = [text for part in parts for text in part.calibration.prompt_fingerprints]
@@ -134,6 +136,7 @@ def _merge(parts: Sequence[Scan]) -> Scan:
             "fingerprint": set_fingerprint(fingerprints) if fingerprints else None,
             "prompt_fingerprints": fingerprints,
             **totals,
+            "rollouts": functools.reduce(_added_rollouts, of_rollouts),
         }
     )
     elapsed_s = sum(part.run.elapsed_s or 0.0 for part in parts)
@@ -149,6 +152,10 @@ def _merge(parts: Sequence[Scan]) -> Scan:
             "warnings": _warnings(parts, measured, totals["prompts"]),
         }
     )
+
+
+def _added_rollouts(a: Rollouts | None, b: Rollouts | None) -> Rollouts | None:
+    return None if a is None or b is None else a.added(b)
 
 
 def merge_scans(

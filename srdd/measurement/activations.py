@@ -65,8 +65,8 @@ def measure_activations(
                 use_cache=False,
             )
 
-    prompts = counted(len(tokenized.ids), "prompt")
-    listener.started(f"measuring {prompts}", tokenized.tokens, "tokens")
+    amount = counted(len(tokenized.ids), "prompt" if tokenized.rollouts is None else "rollout")
+    listener.started(f"measuring {amount}", tokenized.tokens, "tokens")
     with evaluating(model), capture.hooked(), torch.no_grad():
         for batch in make_batches(tokenized, plan.batch_size):
             run_halving(batch, run, device, listener)

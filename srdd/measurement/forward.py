@@ -90,6 +90,11 @@ def warn_of_rollouts(tokenized: TokenizedPrompts, listener: Listener) -> None:
             "text was tokenized again, which may give other tokens than were sampled, and no end "
             "of text"
         )
+    if counts.bare:
+        listener.warn(
+            f"{counts.bare:,} of {counted(used, 'prompt')} without the special tokens of the chat "
+            "template, as in logs that leave them out: the policy saw another context"
+        )
     if counts.truncated:
         listener.inform(f"{counts.truncated:,} of {used:,} responses ended at a limit of tokens")
     if counts.multi_turn:

@@ -11,9 +11,11 @@ from typing import Any, Literal
 from torch import nn
 
 from srdd.documents import scan as schema
+from srdd.documents.rollouts import Rollouts
 from srdd.model.linears import stacked_in
 from srdd.model.running import text_config
 from srdd.model.structure import DecoderLayer, Structure
+from srdd.prompts.batches import TokenizedPrompts
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,14 @@ def describe_model(
         layers=[layer_of(layer) for layer in structure.layers],
         other_norms=[schema.Norm(**asdict(norm)) for norm in structure.other_norms],
     )
+
+
+def describe_rollouts(tokenized: TokenizedPrompts) -> Rollouts | None:
+    """What every document says of the rollouts that it is of; None for prompts."""
+    counts = tokenized.rollouts
+    if counts is None:
+        return None
+    return Rollouts(**{name: getattr(counts, name) for name in Rollouts.model_fields})
 
 
 def versions() -> dict[str, str]:

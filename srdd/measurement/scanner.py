@@ -19,10 +19,15 @@ from srdd.documents import scan as schema
 from srdd.documents.records import Measured, build, prompt_warnings
 from srdd.errors import UsageError
 from srdd.measurement.activations import measure_activations
-from srdd.measurement.forward import tokenize_for, warn_of_left_out, warn_of_whole_tensors
+from srdd.measurement.forward import (
+    tokenize_for,
+    warn_of_left_out,
+    warn_of_rollouts,
+    warn_of_whole_tensors,
+)
 from srdd.measurement.listener import Listener, listening
 from srdd.measurement.plan import Options, Plan
-from srdd.measurement.provenance import Origin, describe_model, versions
+from srdd.measurement.provenance import Origin, describe_model, describe_rollouts, versions
 from srdd.measurement.weights import measure_weights
 from srdd.model.fingerprint import fingerprint
 from srdd.model.linears import find_weights
@@ -34,6 +39,7 @@ from srdd.numerics.sites import needs_prompts
 from srdd.numerics.sums import INDEX
 from srdd.prompts.batches import NO_PROMPTS, TokenizedPrompts
 from srdd.prompts.reading import PromptSet
+from srdd.prompts.rollouts import RolloutSet
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -44,7 +50,7 @@ __all__ = ["Listener", "Origin", "scan_model"]
 def scan_model(
     model: nn.Module,
     tokenizer: Any = None,
-    prompts: PromptSet | Sequence[Any] | None = None,
+    prompts: PromptSet | RolloutSet | Sequence[Any] | None = None,
     *,
     origin: Origin | None = None,
     listener: Listener | None = None,
@@ -55,7 +61,8 @@ def scan_model(
     Arguments:
         model: a causal language model of transformers, on any device.
         tokenizer: its tokenizer; not needed where only weights are measured.
-        prompts: strings, lists of chat messages, or a PromptSet; the built-in ones for None.
+        prompts: strings, lists of chat messages, a PromptSet or a RolloutSet; the built-in prompts
+            for None.
         formats: `mxfp4`, or with a scale rule `mxfp4:even`.
         sites: what to measure, of srdd.numerics.sites.SITES.
         include, exclude: patterns on the names of linears, see srdd.model.selection.
@@ -91,7 +98,7 @@ def scan_model(
 def measure_model(
     model: nn.Module,
     tokenizer: Any,
-    prompts: PromptSet | Sequence[Any] | None,
+    prompts: PromptSet | RolloutSet | Sequence[Any] | None,
     plan: Plan,
     listener: Listener,
     origin: Origin | None = None,
@@ -166,6 +173,7 @@ def measure_model(
             max_length=plan.max_length,
             chat_template=tokenized.chat_template,
             skip_first_token=plan.skip_first_token,
+            rollouts=describe_rollouts(tokenized),
             replicate_rule="prompt",
         ),
         settings=schema.Settings(
@@ -210,6 +218,7 @@ def _warn_of_results(
             "they are left out of every figure"
         )
     warn_of_left_out(tokenized, listener)
+    warn_of_rollouts(tokenized, listener)
     if tokenized.ids:
         for sentence in prompt_warnings(measured, len(tokenized.ids)):
             listener.warn(sentence)

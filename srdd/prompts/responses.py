@@ -110,6 +110,7 @@ def tokenize_rollouts(
         counts["multi_turn"] += tokens.turns > 1
         counts["with_ids"] += rollout.response_ids is not None
         counts["differing"] += reader.differs(rollout)
+        counts["bare"] += reader.is_bare(rollout, tokens.ids)
         counts["with_logprobs"] += tokens.logprobs is not None
         counts["prompt_tokens"] += len(tokens.ids) - sum(tokens.scored)
     if not kept:
@@ -191,6 +192,16 @@ class _Reader:
         return self._trimmed(self._plain(rollout.response.plain())) != self._trimmed(
             rollout.response_ids
         )
+
+    def is_bare(self, rollout: Rollout, ids: tuple[int, ...]) -> bool:
+        """Whether the prompt is text that seems to have lost the chat template's special tokens."""
+        if (
+            rollout.prompt_ids is not None
+            or getattr(self._tokenizer, "chat_template", None) is None
+        ):
+            return False
+        # The first token may be one that the tokenizer puts before any text.
+        return self._special.isdisjoint(ids[1:])
 
     def _trimmed(self, ids: tuple[int, ...]) -> tuple[int, ...]:
         end = len(ids)

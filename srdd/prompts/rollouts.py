@@ -78,6 +78,8 @@ class RolloutCounts:
         multi_turn: used rollouts with context between response tokens.
         with_ids: used rollouts of which the source has the response's token ids.
         differing: of those, rollouts whose response text gives other token ids.
+        bare: used rollouts whose prompt is text without any special token, although the tokenizer
+            has a chat template.
         with_logprobs: used rollouts with log-probabilities.
         prompt_tokens: context tokens of the used rollouts.
         temperature: as in RolloutSet.
@@ -90,6 +92,7 @@ class RolloutCounts:
     multi_turn: int = 0
     with_ids: int = 0
     differing: int = 0
+    bare: int = 0
     with_logprobs: int = 0
     prompt_tokens: int = 0
     temperature: float | None = None

@@ -96,9 +96,10 @@ def _answer(evaluation: Evaluation) -> str:
 
 def _heading(evaluation: Evaluation) -> str:
     model, text = evaluation.model, evaluation.text
-    what = "piece" if text.form == "text" else "prompt"
+    what = {"text": "piece", "rollouts": "rollout"}.get(text.form, "prompt")
     amount = f"{counted(len(text.indices), what)}, "
-    amount += counted(sum(text.predicted), "predicted token")
+    kind = "response token" if text.form == "rollouts" else "predicted token"
+    amount += counted(sum(text.predicted), kind)
     parts = [model.name, model.architecture, model.dtype, amount]
     if (noise := evaluation.settings.noise) is not None:
         parts.append(
@@ -109,7 +110,8 @@ def _heading(evaluation: Evaluation) -> str:
 
 
 def _legend(evaluation: Evaluation) -> str:
-    over = "pieces" if evaluation.text.form == "text" else "prompts"
+    form = evaluation.text.form
+    over = "pieces" if form == "text" else form
     return (
         "Per predicted token, in nats: loss is -log p of the token that follows, more loss the "
         "difference from the model as it is (first row), KL the divergence of the next-token "

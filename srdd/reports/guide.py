@@ -25,7 +25,7 @@ from srdd.reports.groups import Group
 from srdd.reports.markdown import code, escape, filled
 from srdd.reports.noise import configurations
 from srdd.reports.plan import plan
-from srdd.reports.scan_view import MOST_ROWS, scan_table, sites_and_formats
+from srdd.reports.scan_view import MOST_ROWS, amount, scan_table, sites_and_formats
 from srdd.reports.sensitivity_view import sensitivity_blocks
 from srdd.reports.site_view import WORST, findings, overall, zone_table
 from srdd.reports.suggestion_view import multipliers_table
@@ -61,7 +61,7 @@ def _content(groups: Sequence[Group]) -> dict[str, Any]:
         "scan": scan,
         "model": scan.model,
         "measured": "; ".join(f"site {escape(g.place)} in {code(g.spec)}" for g in main),
-        "amount": f"{counted(text.prompts, 'prompt')}, {counted(text.tokens, 'token')}"
+        "amount": amount(text.prompts, text.tokens, of_rollouts=text.rollouts is not None)
         if text.prompts is not None and text.tokens is not None
         else "the scan does not say",
         "answer": [Text(sentence, "answer") for sentence in answer(groups)],

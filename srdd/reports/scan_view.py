@@ -165,10 +165,17 @@ def heading(scan: Scan, groups: Sequence[Group] = ()) -> str:
     facts += [value for value in (model.architecture, model.dtype) if value]
     facts.append(counted(len(model.layers), "layer"))
     if text.prompts is not None and text.tokens is not None:
-        facts.append(f"{counted(text.prompts, 'prompt')}, {counted(text.tokens, 'token')}")
+        facts.append(amount(text.prompts, text.tokens, of_rollouts=text.rollouts is not None))
     if scan.settings.rounding != "even":
         facts.append(f"rounding {scan.settings.rounding}")
     return " | ".join(facts)
+
+
+def amount(prompts: int, tokens: int, *, of_rollouts: bool) -> str:
+    """On how much text figures are, in words."""
+    if of_rollouts:
+        return f"{counted(prompts, 'rollout')}, {counted(tokens, 'response token')}"
+    return f"{counted(prompts, 'prompt')}, {counted(tokens, 'token')}"
 
 
 def scan_table(

@@ -24,17 +24,23 @@ import torch
 from torch import nn
 
 from srdd.documents import evaluation as schema
-from srdd.errors import counted
-from srdd.measurement.forward import tokenize_for, warn_of_left_out, warn_of_whole_tensors
+from srdd.errors import UsageError, counted
+from srdd.measurement.forward import (
+    tokenize_for,
+    warn_of_left_out,
+    warn_of_rollouts,
+    warn_of_whole_tensors,
+)
 from srdd.measurement.listener import Listener
 from srdd.measurement.plan import check_batch_size, check_max_length
-from srdd.measurement.provenance import Origin, describe, versions
+from srdd.measurement.provenance import Origin, describe, describe_rollouts, versions
 from srdd.model.fingerprint import fingerprint
 from srdd.model.precision import check_full_precision
 from srdd.model.running import device_of, evaluating, vocabulary_of
 from srdd.numerics.confidence import FEW_PROMPTS
 from srdd.prompts.batches import TokenizedPrompts, make_batches
 from srdd.prompts.reading import PromptSet
+from srdd.prompts.rollouts import RolloutSet
 from srdd.simulation import predictions
 from srdd.simulation.mismatch import Collector, check_clip
 from srdd.simulation.pieces import piece_length, pieces_of, predictable
@@ -48,7 +54,7 @@ __all__ = ["Noise", "Variant", "evaluate_model"]
 def evaluate_model(
     model: nn.Module,
     tokenizer: Any,
-    prompts: PromptSet | Sequence[Any] | None = None,
+    prompts: PromptSet | RolloutSet | Sequence[Any] | None = None,
     *,
     variants: Sequence[Variant] = (Variant("mxfp4", "mxfp4"),),
     noise: Noise | None = None,
@@ -68,7 +74,8 @@ def evaluate_model(
     Arguments:
         model: a causal language model of transformers, on any device.
         tokenizer: its tokenizer.
-        prompts: strings, lists of chat messages, or a PromptSet; the built-in ones for None.
+        prompts: strings, lists of chat messages, a PromptSet or a RolloutSet, of which response
+            tokens are predicted; the built-in prompts for None.
         variants: how to run the model, besides as it is.
         noise: with it, every variant is run once more with noise, and so is the model as it is.
         as_text: take the prompts as one text each and cut them into pieces of `max_length` tokens,
@@ -104,11 +111,14 @@ def evaluate_model(
     operands = {variant.activations for variant in chosen if variant.activations}
     warn_of_whole_tensors(sorted(operands), listener)
     if as_text:
+        if isinstance(prompts, RolloutSet):
+            raise UsageError("rollouts are not one text", "leave as_text out")
         tokenized = pieces_of(model, tokenizer, prompts, max_length)
     else:
         tokenized = tokenize_for(model, tokenizer, prompts, max_length, apply_chat_template)
     tokenized = predictable(tokenized, limit)
-    amount = counted(len(tokenized.ids), "piece" if as_text else "prompt")
+    what = "piece" if as_text else "rollout" if tokenized.rollouts else "prompt"
+    amount = counted(len(tokenized.ids), what)
     _warn_of_prompts(tokenized, amount, listener)
     weights = fingerprint(model)
 
@@ -147,7 +157,7 @@ def evaluate_model(
     return schema.Evaluation(
         model=schema.Model(**describe(model, tokenizer, weights, origin)),
         text=schema.Text(
-            form="text" if as_text else "prompts",
+            form="text" if as_text else "rollouts" if tokenized.rollouts else "prompts",
             source=tokenized.source,
             fingerprint=tokenized.fingerprint,
             indices=list(tokenized.index),
@@ -156,6 +166,7 @@ def evaluate_model(
             left_out=len(tokenized.left_out),
             max_length=(max_length or piece_length(model)) if as_text else max_length,
             chat_template=tokenized.chat_template,
+            rollouts=describe_rollouts(tokenized),
         ),
         settings=schema.Settings(
             include=list(include),
@@ -178,6 +189,7 @@ def evaluate_model(
 def _warn_of_prompts(tokenized: TokenizedPrompts, amount: str, listener: Listener) -> None:
     """Warn of what a reader should know of the prompts before the figures."""
     warn_of_left_out(tokenized, listener)
+    warn_of_rollouts(tokenized, listener)
     if len(tokenized.ids) == 1:
         listener.warn(f"only {amount}: there are no intervals")
     elif len(tokenized.ids) < FEW_PROMPTS:
