@@ -82,6 +82,37 @@ class Measured(Part):
     explained: Figure
 
 
+class Share(Part):
+    """A tensor, layer or kind: its part of what all together cost, `kl` in nats a token.
+
+    `layer` is a tensor's decoder layer.
+    """
+
+    name: str
+    kl: float
+    share: Fraction
+    layer: Count | None = None
+
+
+class Attribution(Part):
+    """Which linears bring the mismatch, from the sensitivity of a scan.
+
+    Shares are of the sum over the scan's tensors that this variant quantizes, each in its format:
+    `kl`, KL(training || rollout) in nats a token. `same_text` says whether the scan is of the same
+    rollouts, and `method` whether it estimated or measured. Lists are the costliest first;
+    `tensors` has the first of `count`.
+    """
+
+    scan: str
+    same_text: bool
+    method: Literal["estimate", "direct"]
+    kl: float
+    count: Count
+    tensors: list[Share]
+    layers: list[Share]
+    kinds: list[Share]
+
+
 class Mismatch(Part):
     """The mismatch that running a model this way brings about."""
 
@@ -96,3 +127,4 @@ class Mismatch(Part):
     by_entropy: list[TokenClass]
     worst: list[WorstResponse]
     measured: Measured | None
+    attribution: Attribution | None = None

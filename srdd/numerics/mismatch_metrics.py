@@ -8,8 +8,8 @@ are exact. Definitions are those that trainers log, under the names in `theirs`:
     slime     slime/backends/megatron_utils/loss.py: policy_loss_function, vanilla_tis_function
 
 verl and NeMo-RL take means over all tokens, slime the mean over responses of each response's mean;
-verl's figures of a whole response are means over responses. The levels in `level` are those at
-which trainers' documentation, tests or users raise an alert; none of them says that a run fails.
+verl's figures of a whole response are means over responses. The levels in `level` are where
+trainers' documentation, tests or users raise an alert; none of them says that a run fails.
 """
 
 from __future__ import annotations

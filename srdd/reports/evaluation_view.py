@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from srdd.documents.evaluation import Evaluation, Result
 from srdd.errors import counted
+from srdd.reports.mismatch_view import mismatch_blocks
 from srdd.reports.view import Block, Cell, Column, Estimate, Field, Measure, Text, Word, tabulate
 
 NATS = Measure("nats", digits=4)
@@ -45,6 +46,7 @@ def evaluation_blocks(evaluation: Evaluation) -> list[Block]:
     table = tabulate("Predictions of the next token", fields, evaluation.results)
     return [
         Text(_heading(evaluation), "heading"),
+        *mismatch_blocks(evaluation),
         Text(_answer(evaluation), "answer"),
         table,
         Text(_legend(evaluation), "note"),
