@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from srdd.cli import console, loading
+from srdd.cli import attribution, console, loading
 from srdd.cli.loading import ModelOptions, PromptOptions, RunOptions
 from srdd.cli.options import command
 from srdd.cli.output import Destination
@@ -104,12 +104,15 @@ def evaluate(
     step: int | None = None,
     total_steps: int | None = None,
     text: str | None = None,
+    clip: str | None = None,
+    scan: str | None = None,
     seed: int = 0,
 ) -> None:
     """Measure how much worse a quantized model predicts.
 
     Loss, perplexity and KL divergence, with 95 % intervals over prompts, compared with the model
-    in full precision.
+    in full precision. Of rollouts also the mismatch: what a trainer would see if they were
+    written in these formats.
     """
     pairs = operands(format, weights, activations)
     settings = options.settings()
@@ -122,7 +125,10 @@ def evaluate(
         )
     if (rin, prompts.prompts, responses.rollouts, text).count("-") > 1:
         raise UsageError("two options read standard input", "name a file for one of them")
+    if responses.rollouts is None and (clip, scan) != (None, None):
+        raise UsageError("--clip and --scan are for --rollouts", "name the rollouts with it")
     target = destination.path()
+    ratios, costs = attribution.parse_clip(clip), attribution.read_scan(scan)
     config = read_noise(rin, step, total_steps)
     prompt_set = responses.read(prompts) if text is None else read_text(text)
     loaded, reader, origin = model.find().load()
@@ -142,9 +148,11 @@ def evaluate(
             as_text=text is not None,
             limit=prompts.limit,
             **settings,
+            clip=ratios,
             origin=origin,
             listener=listener,
         )
+    result = attribution.attribute(result, costs, scan)
     if destination.output == "-":
         console.write_result(result.to_json())
         return

@@ -7,6 +7,7 @@ each only the beginning is read, so that a folder with thousands of other files 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,6 +65,16 @@ def newest_scan(folder: Path) -> Path:
     Raises:
         InputError: there is none.
     """
+    for path in newest_first(folder):
+        return path
+    raise InputError(
+        f"there is no scan in {folder.resolve()}",
+        "run `srdd scan MODEL` first, or name the file of a scan",
+    )
+
+
+def newest_first(folder: Path) -> Iterator[Path]:
+    """The scans among the `.json` files of a folder, the one that was written last first."""
     files = []
     for path in folder.glob("*.json"):
         try:
@@ -73,11 +84,7 @@ def newest_scan(folder: Path) -> Path:
             continue
     for _, _, path in sorted(files, reverse=True):
         if _looks_like_scan(path):
-            return path
-    raise InputError(
-        f"there is no scan in {folder.resolve()}",
-        "run `srdd scan MODEL` first, or name the file of a scan",
-    )
+            yield path
 
 
 def _looks_like_scan(path: Path) -> bool:

@@ -22,6 +22,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from srdd.errors import UsageError
+
 BOUND = 20.0
 """Nats at which log-ratios are cut before they become weights."""
 
@@ -178,3 +180,16 @@ def response_sums(sums: Values) -> Values:
     }
     added = np.stack([columns[name] for name in RESPONSE_FIELDS], axis=-1)
     return np.concatenate([sums, added], axis=-1)
+
+
+def check_clip(clip: tuple[float, float] | None) -> None:
+    """Make sure that a range of ratios holds 1.
+
+    Raises:
+        UsageError: it does not.
+    """
+    if clip is not None and not 0 <= clip[0] < 1 < clip[1] < float("inf"):
+        raise UsageError(
+            f"the clipping range {clip[0]:g} to {clip[1]:g} does not hold the ratio 1",
+            "give a lower end from 0 to below 1 and an upper end above 1, such as 0.8:1.28",
+        )

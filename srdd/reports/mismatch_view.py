@@ -149,7 +149,7 @@ def _origin(evaluation: Evaluation, worst: Result) -> list[str]:
         )
     else:
         sentences.append(
-            f"It comes from {_listed(found.kinds)} of it; layers {_listed(found.layers)} "
+            f"It comes from {_listed(found.kinds)}; layers {_listed(found.layers)} "
             f"({found.method} of {safe(found.scan)}"
             + ("" if found.same_text else ", on other text")
             + ")."
@@ -172,7 +172,7 @@ def _doubt(mismatch: Mismatch) -> str | None:
 
 
 def _listed(shares: Sequence[Share]) -> str:
-    return ", ".join(f"{safe(one.name)} {SHARE.text(one.share)} %" for one in shares[:COSTLIEST])
+    return ", ".join(f"{safe(one.name)} ({SHARE.text(one.share)} %)" for one in shares[:COSTLIEST])
 
 
 def _place(tensor: Share) -> str:

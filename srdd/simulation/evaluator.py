@@ -38,11 +38,12 @@ from srdd.model.fingerprint import fingerprint
 from srdd.model.precision import check_full_precision
 from srdd.model.running import device_of, evaluating, vocabulary_of
 from srdd.numerics.confidence import FEW_PROMPTS
+from srdd.numerics.mismatch import check_clip
 from srdd.prompts.batches import TokenizedPrompts, make_batches
 from srdd.prompts.reading import PromptSet
 from srdd.prompts.rollouts import RolloutSet
 from srdd.simulation import predictions
-from srdd.simulation.mismatch import Collector, check_clip
+from srdd.simulation.mismatch import Collector
 from srdd.simulation.pieces import piece_length, pieces_of, predictable
 from srdd.simulation.results import result_of, warn_of_results
 from srdd.simulation.simulator import Simulation

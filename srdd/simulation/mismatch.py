@@ -18,7 +18,6 @@ from torch import Tensor
 
 from srdd.documents import mismatch as schema
 from srdd.documents.records import REPLICATES, replicate_of
-from srdd.errors import UsageError
 from srdd.numerics.confidence import mean_interval
 from srdd.numerics.mismatch import (
     CLIP,
@@ -51,19 +50,6 @@ BEFORE, AFTER = 16, 4
 """Tokens shown before and after the worst token of a response."""
 
 BY_CLASS = ("kl_reversed", "token_mult_prob_error")
-
-
-def check_clip(clip: tuple[float, float] | None) -> None:
-    """Make sure that a range of ratios holds 1.
-
-    Raises:
-        UsageError: it does not.
-    """
-    if clip is not None and not 0 <= clip[0] < 1 < clip[1] < float("inf"):
-        raise UsageError(
-            f"the clipping range {clip[0]:g} to {clip[1]:g} does not hold the ratio 1",
-            "give a lower end from 0 to below 1 and an upper end above 1, such as 0.8:1.28",
-        )
 
 
 class Collector:

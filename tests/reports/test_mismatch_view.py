@@ -188,7 +188,7 @@ def test_where_it_comes_from_and_what_would_change_it() -> None:
         kinds=[Share(name="down", kl=0.04, share=0.4), Share(name="o", kl=0.03, share=0.3)],
     )
     text = " ".join(lines(section(attribution=found)))
-    assert "It comes from down 40 %, o 30 % of it; layers 3 50 %" in text
+    assert "It comes from down (40 %), o (30 %); layers 3 (50 %)" in text
     assert "on other text" in text
     assert "costliest 3 of 84 linears (down of layer 0, down of layer 1, down of layer 2)" in text
     assert "would take away about 30 % of it" in text

@@ -15,13 +15,13 @@ import srdd
 from srdd.documents.mismatch import Mismatch
 from srdd.errors import UsageError
 from srdd.measurement.listener import Listener
-from srdd.numerics.mismatch import response_sums, token_sums
+from srdd.numerics.mismatch import check_clip, response_sums, token_sums
 from srdd.numerics.mismatch_metrics import figures
 from srdd.prompts.batches import TokenizedPrompts, make_batches
 from srdd.prompts.rollouts import RolloutCounts
 from srdd.simulation import mismatch as collecting
 from srdd.simulation import token_figures
-from srdd.simulation.mismatch import Collector, check_clip
+from srdd.simulation.mismatch import Collector
 from srdd.simulation.variants import Runner, Variant
 
 W4A4 = Variant("mxfp4:floor", "mxfp4:floor")
