@@ -40,6 +40,7 @@ LIGHT = [
     "from srdd.cli.app import run; assert run(['scan', '/no/such/folder']) == 2",
     "from srdd.cli.app import run; assert run(['eval', '/no/such/folder']) == 2",
     "import srdd.documents.recipe, srdd.documents.evaluation, srdd.reports.evaluation_view",
+    "import srdd.recipes.exports, srdd.recipes.checking.findings, srdd.model.inventory",
 ]
 
 

@@ -2,7 +2,7 @@
 
 trainers    who reads what: the table of trainers, and their settings
 schedules   a configuration as one schedule with a multiplier for each layer
-forms       YAML, JSON, Hydra overrides and flags
+forms       Hydra overrides and flags, beside YAML and JSON
 
 A trainer that cannot do what a configuration says gets an error and never a part of it. Comments in
 YAML and behind overrides name the reader, the source and the warnings; in JSON only the `srdd`
@@ -12,6 +12,7 @@ document holds these.
 from __future__ import annotations
 
 from srdd.documents.rin import RinConfig
+from srdd.documents.settings_text import to_json, to_yaml
 from srdd.errors import UsageError, unknown_name
 from srdd.noise.exports import forms
 from srdd.noise.exports.schedules import energy_shares
@@ -60,7 +61,7 @@ def export(config: RinConfig, trainer: str = "guide", form: str | None = None) -
         return config.to_json().decode()
     documents = SETTINGS[trainer](config, form)
     if form == "json":
-        return forms.to_json(documents[0])
+        return to_json(documents[0])
     notes = TRAINERS[trainer].notes_on(config)
     if len(documents) > 1:
         shares = ", ".join(f"{name} {100 * s:.0f} %" for name, s in energy_shares(config).items())
@@ -69,7 +70,7 @@ def export(config: RinConfig, trainer: str = "guide", form: str | None = None) -
     reader = TRAINERS[trainer].sentence
     comments = [reader, *_source(config), *(f"note: {note}" for note in notes)]
     if form == "yaml":
-        return forms.to_yaml(documents, comments)
+        return to_yaml(documents, comments)
     write = forms.to_flags if trainer == "qerl" else forms.to_overrides
     return write(documents[0], comments)
 

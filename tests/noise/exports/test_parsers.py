@@ -21,10 +21,11 @@ from transformers import HfArgumentParser
 
 from srdd.documents.rin import RinConfig
 from srdd.documents.scan import load_scan
+from srdd.documents.settings_text import to_yaml
 from srdd.errors import InputError
 from srdd.noise import suggest
 from srdd.noise.exports import export
-from srdd.noise.exports.forms import quoted, to_overrides, to_yaml
+from srdd.noise.exports.forms import quoted, to_overrides
 
 BASE = """\
 trainer:
