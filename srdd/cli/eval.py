@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from srdd.cli import attribution, console, loading
 from srdd.cli.loading import ModelOptions, PromptOptions, RunOptions
@@ -117,10 +117,10 @@ def evaluate(
     pairs = operands(format, weights, activations)
     settings = options.settings()
     template = options.apply_chat_template is not None
-    other = (prompts.prompts, responses.rollouts) != (None, None)
+    other = (prompts.prompts, responses.rollouts, responses.generate) != (None, None, None)
     if text is not None and (other or prompts.skip or template):
         raise UsageError(
-            "--text excludes --prompts, --rollouts, --skip and --apply-chat-template",
+            "--text excludes --prompts, --rollouts, --generate, --skip and --apply-chat-template",
             "leave one out",
         )
     if (rin, prompts.prompts, responses.rollouts, text).count("-") > 1:
@@ -131,14 +131,36 @@ def evaluate(
     ratios, costs = attribution.parse_clip(clip), attribution.read_scan(scan)
     config = read_noise(rin, step, total_steps)
     prompt_set = responses.read(prompts) if text is None else read_text(text)
-    loaded, reader, origin = model.find().load()
+    if responses.generate is not None and responses.server is None and len(pairs) > 1:
+        raise UsageError(
+            f"--generate takes one policy, and there are {len(pairs)} formats",
+            "generate with one of them, then give the file of its rollouts with --rollouts",
+        )
+    source = model.find()
+    server = responses.find_server()
+    loaded, reader, origin = source.load()
+    from srdd.simulation import simulator
     from srdd.simulation.evaluator import Noise, Variant, evaluate_model
 
     noise = None
     if config is not None:
         name = loading.escaped("stdin" if rin == "-" else str(rin))
         noise = Noise(config, name, step or 0, total_steps or 1, seed)
+    chosen: dict[str, Any] = {"include": options.include, "exclude": options.exclude}
     with loading.progress() as listener:
+        prompt_set = responses.own(
+            loaded,
+            reader,
+            prompt_set,
+            name=model.model,
+            target=target,
+            seed=seed,
+            options=options,
+            server=server,
+            listener=listener,
+            policy=None if server else {"operands": pairs[0], **chosen},
+            simulated=lambda: simulator.simulate(loaded, *pairs[0], **chosen),
+        )
         result = evaluate_model(
             loaded,
             reader,
@@ -146,7 +168,7 @@ def evaluate(
             variants=[Variant(*pair) for pair in pairs],
             noise=noise,
             as_text=text is not None,
-            limit=prompts.limit,
+            limit=None if text is None else prompts.limit,
             **settings,
             clip=ratios,
             origin=origin,

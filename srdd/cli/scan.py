@@ -92,11 +92,24 @@ def scan(
     target = destination.path()
     prompt_set = responses.read(prompts) if plan.needs_prompts else None
     source = model.find(needs_tokenizer=plan.needs_prompts)
+    server = responses.find_server()
     loaded, reader, origin = source.load()
     from srdd.measurement.scanner import measure_model
 
     journal = _journal(target, model.model, plan.formats) if kl_direct else None
     with loading.progress() as listener:
+        if prompt_set is not None:
+            prompt_set = responses.own(
+                loaded,
+                reader,
+                prompt_set,
+                name=model.model,
+                target=target,
+                seed=seed,
+                options=options,
+                server=server,
+                listener=listener,
+            )
         result = measure_model(loaded, reader, prompt_set, plan, listener, origin, journal)
     if target is None:
         console.write_result(result.to_json())

@@ -80,7 +80,7 @@ def warn_of_rollouts(tokenized: TokenizedPrompts, listener: Listener) -> None:
             f"left out {counted(counts.unreadable, 'row')} without a rollout: {named}{more}"
         )
     if counts.differing:
-        listener.warn(
+        listener.inform(
             f"the text of {counts.differing:,} of {counts.with_ids:,} responses gives other token "
             "ids than the source has; those of the source are used"
         )

@@ -163,7 +163,7 @@ def _collect(
     header = next(rows, None)
     temperature = None
     if header is not None and isinstance(header[1], dict) and header[1].get("kind") == HEADER:
-        given = header[1].get("temperature")
+        given = header[1].get("logprobs_temperature")
         temperature = float(given) if isinstance(given, int | float) else None
     elif header is not None:
         rows = chain([header], rows)

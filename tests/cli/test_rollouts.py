@@ -149,3 +149,73 @@ def test_more_that_is_refused(srdd: Command, rollouts: Path) -> None:  # noqa: F
     said, hint = srdd.fails("scan", "x", "--rollouts", file)
     assert "has no response" in said
     assert "--columns" in hint
+
+
+def test_own_rollouts_are_kept_beside_the_result_and_used_again(
+    srdd: Command,  # noqa: F811
+    saved_once: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "p.txt").write_text("one two\nthree\nfour five six\n")
+    (tmp_path / "out").mkdir()
+    options = ["--prompts", tmp_path / "p.txt", "--generate", 2, "--max-new-tokens", 4]
+    told = srdd("eval", saved_once, *options, "-o", tmp_path / "out" / "e.json")
+    assert told.code == 0, told.err
+    assert "6 rollouts, 24 response tokens" in told.out.replace("\n", " ")
+    document = Evaluation.model_validate_json((tmp_path / "out" / "e.json").read_bytes())
+    counts = document.text.rollouts
+    assert counts is not None
+    assert (counts.with_ids, counts.with_logprobs, counts.temperature) == (6, 6, 1.0)
+    (file,) = (tmp_path / "out").glob("*.jsonl")
+    assert document.text.source == str(file)
+    assert "mxfp4:floor" in file.read_text().splitlines()[0]
+
+    told = srdd("scan", saved_once, *options, "--limit", 2, "-o", tmp_path / "out" / "s.json")
+    assert told.code == 0, told.err
+    assert load_scan(tmp_path / "out" / "s.json").calibration.tokens == 16
+    assert len(list((tmp_path / "out").glob("*.jsonl"))) == 2  # in full precision: another policy
+
+    def never(*given: object, **named: object) -> None:
+        raise AssertionError("generated again")
+
+    monkeypatch.setattr("transformers.GenerationMixin.generate", never)
+    told = srdd("eval", saved_once, *options, "-o", tmp_path / "out" / "e.json", "--force")
+    assert told.code == 0, told.err
+    assert "6 of 6 responses already" in told.err.replace("\n", " ")
+    again = srdd("eval", saved_once, "--rollouts", file, "--format", "nvfp4")
+    assert "6 rollouts, 24 response tokens" in again.out.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--max-new-tokens", "5"], "--max-new-tokens is for --generate"),
+        (["--server", "http://localhost"], "--server is for --generate"),
+        (["--generate", "1", "--top-p", "0"], "--top-p is 0.0"),
+        (["--generate", "1", "--temperature", "-1"], "--temperature is -1.0"),
+    ],
+)
+def test_generation_that_cannot_be(
+    srdd: Command,  # noqa: F811
+    options: list[str],
+    message: str,
+) -> None:
+    for command in ("scan", "eval"):
+        assert message in srdd.fails(command, "no-such-model", *options)[0]
+
+
+def test_generation_and_other_options(
+    srdd: Command,  # noqa: F811
+    saved_once: Path,
+    rollouts: Path,
+) -> None:
+    said, hint = srdd.fails("eval", "x", "--generate", 1, "--rollouts", rollouts)
+    assert "excludes --generate" in said
+    said, hint = srdd.fails("eval", "x", "--generate", 1, "--format", "mxfp4", "--format", "nvfp4")
+    assert "one policy" in said
+    assert "--rollouts" in hint
+    said, hint = srdd.fails("eval", saved_once, "--generate", 1, "--server", "http://127.0.0.1:9")
+    assert "cannot be reached" in said
+    said, _ = srdd.fails("scan", saved_once, "--generate", 1, "--server", "ftp://127.0.0.1:9")
+    assert "no address of a server" in said
