@@ -29,6 +29,7 @@ PANELS = (
     "Arguments",
     "Options",
     "Data",
+    "Rollouts",
     "Model",
     "Strategy",
     "Plan of experiments",

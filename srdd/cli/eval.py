@@ -125,8 +125,8 @@ def evaluate(
         )
     if (rin, prompts.prompts, responses.rollouts, text).count("-") > 1:
         raise UsageError("two options read standard input", "name a file for one of them")
-    if responses.rollouts is None and (clip, scan) != (None, None):
-        raise UsageError("--clip and --scan are for --rollouts", "name the rollouts with it")
+    if not responses.wanted and (clip, scan) != (None, None):
+        raise UsageError("--clip and --scan are for --rollouts and --generate", "add one of them")
     target = destination.path()
     ratios, costs = attribution.parse_clip(clip), attribution.read_scan(scan)
     config = read_noise(rin, step, total_steps)

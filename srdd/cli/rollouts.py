@@ -36,6 +36,11 @@ class RolloutOptions:
     top_p: float | None = None
     server: str | None = None
 
+    @property
+    def wanted(self) -> bool:
+        """Whether figures are taken over rollouts."""
+        return self.rollouts is not None or self.generate is not None
+
     def read(self, prompts: PromptOptions) -> PromptSet | RolloutSet:
         """The rollouts of a file, from standard input for `-`; prompts where there is no file.
 
