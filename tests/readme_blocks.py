@@ -27,8 +27,8 @@ PROTOTYPE = ROOT / "tests" / "data" / "prototype_scan.json"
 
 INTRODUCTION = """# The command line
 
-Results go to standard output, everything else to standard error. Exit codes: 0 done; 1 a gate
-failed; 2 usage, input or internal error; 130 interrupted. `srdd --install-completion` adds
+Results go to standard output, everything else to standard error. Exit codes: 0 done; 1 a gate or
+check failed; 2 usage, input or internal error; 130 interrupted. `srdd --install-completion` adds
 completion to your shell.
 
 This page is made by `python tests/readme_blocks.py help` from the program's own help.

@@ -16,13 +16,15 @@ from srdd.cli import console, interrupts, reference
 from srdd.cli.compare import compare
 from srdd.cli.eval import evaluate
 from srdd.cli.merge import merge
+from srdd.cli.recipe import recipe
 from srdd.cli.report import report
 from srdd.cli.scan import scan
 from srdd.cli.suggest import suggest
 from srdd.errors import OutputError, SrddError, UsageError
 
 EXIT_CODES = (
-    "Exit codes: 0 done; 1 a gate failed; 2 usage, input or internal error; 130 interrupted."
+    "Exit codes: 0 done; 1 a gate or check failed; 2 usage, input or internal error; "
+    "130 interrupted."
 )
 
 PANELS = (
@@ -93,6 +95,7 @@ def _add(function: Callable[..., None], example: str) -> None:
 
 _add(scan, "srdd scan demo --limit 8")
 _add(suggest, "srdd suggest --strategy variable > rin.yaml")
+_add(recipe, "srdd recipe recipe.json --check demo --for vllm")
 _add(report, "srdd report --as markdown > report.md")
 _add(compare, "srdd compare old.json new.json")
 _add(merge, "srdd merge part-1.json part-2.json -o whole.json")

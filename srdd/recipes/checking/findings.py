@@ -31,9 +31,7 @@ class Finding:
         modules: names of the modules that it is about, as the consumer knows them.
     """
 
-    what: Literal[
-        "refused", "partial match", "unmatched", "twice", "mixed", "caught", "unused", "differs"
-    ]
+    what: Literal["refused", "partial match", "unmatched", "twice", "mixed", "caught", "differs"]
     severity: Literal["wrong", "note"]
     text: str
     modules: tuple[str, ...] = ()
@@ -80,12 +78,12 @@ def _partial(resolution: Resolution) -> Iterator[Finding]:
                 caught.setdefault(n, []).append(each.module.name)
     for n, names in caught.items():
         entry = resolution.rules.entries[n]
-        effect = "keeps them out of quantization" if entry.keeps else "decides on them"
+        linears = counted(len(names), "linear")
+        effect = f"keeps {linears} out of quantization" if entry.keeps else f"quantizes {linears}"
         yield Finding(
             "partial match",
             "wrong",
-            f"{entry} {effect}, although it matches only a piece of a word in their names: "
-            f"{counted(len(names), 'linear')}, such as {names[0]}",
+            f"{entry} {effect} by matching part of a word in their names: {_some(names)}",
             tuple(names),
         )
 
@@ -145,24 +143,22 @@ def _entry(resolution: Resolution, each: Resolved) -> str:
 def _mixed(resolution: Resolution) -> Iterator[Finding]:
     """Groups that one kernel multiplies and that have more than one format."""
     modules = resolution.modules
-    mixed: dict[tuple[str, ...], list[str]] = {}
-    members: list[str] = []
+    mixed: dict[tuple[str, ...], list[tuple[str, list[int]]]] = {}
     for name, places in groups(each.module for each in modules).items():
         if any(modules[n].problem for n in places):
             continue  # reported already
         formats = tuple(dict.fromkeys(str(modules[n].operands) for n in places))
         if len(formats) > 1:
-            mixed.setdefault(formats, []).append(name)
-            members += (modules[n].module.name for n in places)
+            mixed.setdefault(formats, []).append((name, places))
     fuses = CONSUMERS[resolution.consumer].fuses
-    for formats, names in mixed.items():
+    for formats, members in mixed.items():
         reason = "" if fuses else "; an engine that fuses them cannot do that"
         yield Finding(
             "mixed",
             "wrong" if fuses else "note",
-            f"{counted(len(names), 'fused group')} with mixed formats ({', '.join(formats)}): "
-            f"{_some(names)}{reason}",
-            tuple(members),
+            f"{counted(len(members), 'fused group')} with mixed formats ({', '.join(formats)}): "
+            f"{_some(name for name, _ in members)}{reason}",
+            tuple(modules[n].module.name for _, places in members for n in places),
         )
 
 

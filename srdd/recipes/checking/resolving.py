@@ -127,14 +127,15 @@ def _vllm(rules: Rules, modules: Sequence[ViewedModule]) -> list[Resolved]:
             layers.setdefault(_vllm_name(module), []).append(module)
     resolved = {}
     for name, members in layers.items():
-        parts = list(dict.fromkeys(map(_part_name, members)))
+        parts = sorted({*map(_part_name, members)}, key=_order)
         by_class = tuple(_by_class(entries, _VLLM_TYPES.get(members[0].role, "parallellinear")))
         if members[0].role == "expert":
             choices = [_vllm_choice(part, [part], entries, names, by_class) for part in parts]
         else:
             choices = [_vllm_choice(name, parts, entries, names, by_class)]
         formats = [FULL if n is None else entries[n].operands or FULL for n, _ in choices]
-        decided, problem = choices[0]
+        decided = choices[0][0]
+        problem = next((text for _, text in choices if text), None)
         if len(set(formats)) > 1:
             problem = f"gate, up and down of {name} have different formats"
         own = () if members[0].role == "expert" else names.matching(name)
@@ -166,6 +167,12 @@ def _part_name(module: ViewedModule) -> str:
     parent, _, last = module.name.rpartition(".")
     experts, _, number = parent.rpartition(".")
     return f"{experts}.0.{_RENAMED.get(last, last)}" if number.isdecimal() else module.name
+
+
+def _order(part: str) -> int:
+    """Where a part stands in what vLLM fuses: q, k, v; gate, up, down."""
+    last = part.rpartition(".")[2]
+    return list(_FUSED).index(last) if last in _FUSED else len(_FUSED)
 
 
 def _vllm_choice(

@@ -376,6 +376,16 @@ def test_vllm_asks_for_fused_names(
             assert problem is None or problem in (each.problem or "")
 
 
+def test_vllm_takes_the_format_of_q_for_all_three(dense: Inventory) -> None:
+    """By hand, from `_match_fused_layer` of vLLM: the target of the first part."""
+    k = {"targets": [r"re:.*\.[kv]_proj$"], "weights": FLOAT8}
+    q = {"targets": [r"re:.*\.q_proj$"], "weights": FLOAT4}
+    found = resolved("vllm", {"config_groups": {"k": k, "q": q}, "ignore": []}, dense)
+    own = [each for each in found.modules if each.module.name.endswith(("q_proj", "k_proj"))]
+    assert {str(each.operands) for each in own} == {"nvfp4 (weight)"}
+    assert all("one format" in (each.problem or "") for each in own)
+
+
 @pytest.mark.parametrize(
     ("targets", "ignore", "label", "problem"),
     [
