@@ -16,6 +16,7 @@ from srdd.cli import console, interrupts, reference
 from srdd.cli.compare import compare
 from srdd.cli.eval import evaluate
 from srdd.cli.merge import merge
+from srdd.cli.options import completed
 from srdd.cli.recipe import recipe
 from srdd.cli.report import report
 from srdd.cli.scan import scan
@@ -46,6 +47,9 @@ _USAGE: type[Exception] = typer.BadParameter.__mro__[2]
 
 class Command(TyperCommand):
     """A command whose help page groups the options by panel, as plain text."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, completed(str(self.name), args))
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         panels: dict[str, list[tuple[str, str]]] = {name: [] for name in PANELS}

@@ -16,6 +16,8 @@ from srdd.noise import CONTROLS, STRATEGIES, suggest
 from srdd.noise.experiment import standard_error
 from srdd.noise.exports import export
 from srdd.reports.plan import plan
+from srdd.reports.suggestion_view import costs_table
+from srdd.reports.terminal import render
 from srdd.reports.text import safe
 
 PLAN = "plan.md"
@@ -64,7 +66,7 @@ def runs_of(strategy: str, options: Mapping[str, Mapping[str, Any]]) -> dict[str
     if strategy == "uniform" or strategy in CONTROLS:
         raise UsageError(
             f"{strategy} is itself what others are compared with",
-            "use --controls with targeted, variable or zone",
+            "use --controls with targeted, variable, zone, balanced or matched",
         )
     if strategy == "all":
         runs = {name: {"strategy": name, **options.get(name, {})} for name in STRATEGIES}
@@ -111,8 +113,12 @@ def make(
     if not configs:
         raise next(iter(failures.values()))
     left_out = [f"{label}, because {error.message}" for label, error in failures.items()]
-    contents[PLAN] = plan(configs, questions=questions, baseline=baseline, left_out=left_out)
+    contents[PLAN] = plan(
+        configs, scan=scan, questions=questions, baseline=baseline, left_out=left_out
+    )
     first = next(iter(configs.values()))
+    if table := costs_table({config.label: config for config in configs.values()}):
+        console.show_beside(*render([table]))
     for text in (
         *(f"left out {reason}" for reason in left_out),
         *first.recommendation.reasons,

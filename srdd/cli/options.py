@@ -9,6 +9,7 @@ commands have; a command can replace some of what is shared. Of an option is dec
     help       a sentence
     default    what the help page says of the default, where the value itself says too little
     min        the least value
+    bare       the value where the option is given without one
     choices    what the names are, then the names, or where they are declared, as `module:NAMES`
     panel      the group of options on the help page: the data, the model, the output, and the rest
     required   true where there is no default, although the signature has one
@@ -105,6 +106,32 @@ def _parameter(
         default=inspect.Parameter.empty if declared.get("required") else default,
         annotation=Annotated[kind, info],
     )
+
+
+def completed(function: str, arguments: list[str]) -> list[str]:
+    """Arguments of a command in which options that may stand without their value have it.
+
+    What follows such an option is its value where it is a number.
+    """
+    bare = {
+        f"--{name}".replace("_", "-"): declared["bare"]
+        for name, declared in _declarations().get(function, {}).items()
+        if "bare" in declared
+    }
+    whole = []
+    for place, argument in enumerate(arguments):
+        whole.append(argument)
+        if argument in bare and not _is_number("".join(arguments[place + 1 : place + 2])):
+            whole.append(bare[argument])
+    return whole
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def one_of(what: str, sources: list[str]) -> dict[str, Any]:

@@ -18,13 +18,16 @@ class Settings:
 
     site: str | None = None
     format: str | None = None
-    metric: str = "relative_error"
+    metric: str | None = None
     layer_type: str = "rmsnorm"
     exclude: list[str] = field(default_factory=list)
-    sigma_start: float = 0.05
-    sigma_end: float = 0.0005
+    sigma_start: float | None = None
+    sigma_end: float | None = None
     num_stages: int = 10
+    target_kl: float | None = None
+    match_quantization: float | None = None
     equal_energy: bool = False
+    equal_kl: bool = False
     seed: int = 0
 
 

@@ -95,6 +95,25 @@ def noise_rows(
     return rows
 
 
+def mean_costs(scan: Scan, config: RinConfig) -> list[tuple[int, NoiseCost, float]]:
+    """For each module under noise its layer, what noise on it costs, and the variance that arrives.
+
+    The variance is its mean over the run, each stage counting alike and the clean one as 0.
+
+    Raises:
+        UsageError: as `Scan.noise_kl`.
+    """
+    return [
+        (
+            each.layer,
+            each.cost,
+            math.fsum(arriving_variance(each.cost, sigma) for sigma in each.sigmas)
+            / len(each.sigmas),
+        )
+        for each in _noisy(scan, config)
+    ]
+
+
 def _figures(scan: Scan, members: Sequence[_Noisy], stage: int) -> dict[str, Any]:
     from srdd.documents.sensitivity_figures import weighted  # needs numpy
 
@@ -128,7 +147,7 @@ def _noisy(scan: Scan, config: RinConfig) -> list[_Noisy]:
     for entry, sigmas in sorted(entries, key=lambda pair: pair[0].layer):
         for module in entry.modules:
             if module.name not in costs:
-                raise _unknown(scan, module.name)
+                raise unknown_cost(scan, module.name)
             own = [entry.multiplier * sigma for sigma in sigmas]
             own = first.setdefault(owners.get(module.name, module.name), own)
             noisy.append(_Noisy(entry.layer, module, costs[module.name], own))
@@ -140,7 +159,8 @@ def _noisy(scan: Scan, config: RinConfig) -> list[_Noisy]:
     return noisy
 
 
-def _unknown(scan: Scan, name: str) -> UsageError:
+def unknown_cost(scan: Scan, name: str) -> UsageError:
+    """The error for a module whose noise a scan's sensitivity knows no cost of."""
     assert scan.sensitivity is not None
     reasons: Mapping[str, str] = scan.sensitivity.not_measured
     reason = f": {reasons[name]}" if name in reasons else ""

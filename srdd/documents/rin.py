@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from srdd.documents.document import AboveZero, Count, Document, Number, Part, Positive
+from srdd.documents.document import AboveZero, Count, Document, Interval, Number, Part, Positive
 
 FEWEST_STAGES = 3
 MOST_STAGES = 10_000
@@ -187,7 +187,11 @@ class Source(Part):
 
 
 class Parameters(Part):
-    """What was asked for, so that it can be asked for again; null where it plays no part."""
+    """What was asked for, so that it can be asked for again; null where it plays no part.
+
+    `target_kl` is in nats a token at the first noisy stage; sigma_start then follows from it.
+    `match_quantization` is the same as a share of what quantizing all linears costs.
+    """
 
     sigma_start: AboveZero
     sigma_end: AboveZero
@@ -200,6 +204,9 @@ class Parameters(Part):
     tiers: dict[str, tuple[AboveZero, AboveZero] | None] | None
     seed: int | None
     equal_energy: bool
+    target_kl: AboveZero | None = None
+    match_quantization: AboveZero | None = None
+    equal_kl: bool = False
 
 
 class Energy(Part):
@@ -219,6 +226,41 @@ class Energy(Part):
     weights: Count | None
 
 
+class NoiseKl(Part):
+    """What the noise is predicted to cost the predictions, nats a token; see `Scan.noise_kl`.
+
+    Attributes:
+        stages: of each stage, the mean over draws of the noise.
+        intervals: their 95 % intervals over prompts.
+        arriving: the share of each stage's noise energy that arrives once sums are rounded to the
+            weights' type, which can be slightly above 1; null in a stage without noise.
+        quantization: what quantizing both operands of all linears costs, in the source's format.
+        quantization_interval: its 95 % interval.
+        quantization_measured: whether that was measured directly, and is not the sum of estimates.
+    """
+
+    stages: list[Positive] = Field(min_length=2)
+    intervals: list[Interval | None]
+    arriving: list[Positive | None]
+    quantization: Positive
+    quantization_interval: Interval | None
+    quantization_measured: bool
+
+    @property
+    def first(self) -> float:
+        """At the first noisy stage."""
+        return self.stages[1]
+
+    @property
+    def mean(self) -> float:
+        """Over the run, each stage counting alike and the clean one as 0."""
+        return math.fsum(self.stages) / len(self.stages)
+
+    def of_quantization(self, kl: float) -> float | None:
+        """A cost over that of quantization; None where that costs nothing."""
+        return kl / self.quantization if self.quantization else None
+
+
 class Recommendation(Part):
     """Which strategy the scan supports: the one asked for, or uniform noise, with the reasons."""
 
@@ -236,6 +278,7 @@ class RinConfig(Document):
         exclude_patterns: modules whose name contains one of these get none.
         excluded: modules of the layers that get no noise: those that the patterns leave out, and
             the routers of a mixture.
+        kl: null where the scan does not say what noise on all of these modules costs.
         warnings: about the scan, the noise and the trainer.
     """
 
@@ -243,7 +286,7 @@ class RinConfig(Document):
 
     kind: Literal["srdd.rin"] = "srdd.rin"
     schema_version: Literal[1] = 1
-    strategy: Literal["uniform", "targeted", "variable", "zone"]
+    strategy: Literal["uniform", "targeted", "variable", "zone", "balanced", "matched"]
     control: Literal["inverse", "shuffled"] | None
     source: Source
     parameters: Parameters
@@ -252,6 +295,7 @@ class RinConfig(Document):
     excluded: list[str]
     tiers: list[Tier] = Field(min_length=1)
     energy: Energy
+    kl: NoiseKl | None = None
     recommendation: Recommendation
     warnings: list[str]
 

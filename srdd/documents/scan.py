@@ -214,13 +214,17 @@ class Scan(Document):
         if site not in self.settings.sites:
             sites = ", ".join(self.settings.sites)
             raise UsageError(f"the scan holds no site {site!r}", f"it holds: {sites}")
-        name, _, rule = self._spec(format).partition(":")
+        name, _, rule = self.spec(format).partition(":")
         wanted = (site, name, rule, (operands or "both") if site == "linear" else None)
         kept = [r for r in self.records if (r.site, r.format, r.scale_rule, r.operands) == wanted]
         return sorted(kept, key=lambda record: record.layer)
 
-    def _spec(self, format: str | None) -> str:
-        """The one format that a name stands for, as `mxfp4:floor`."""
+    def spec(self, format: str | None) -> str:
+        """The one format of this scan that a name stands for, as `mxfp4:floor`.
+
+        Raises:
+            UsageError: it fits none, or several.
+        """
         specs = self.settings.formats
         fitting = [s for s in specs if format is None or format in (s, s.partition(":")[0])]
         if len(fitting) != 1:
@@ -305,7 +309,7 @@ class Scan(Document):
         """
         from srdd.documents.sensitivity_figures import rows_of  # documents load without numpy
 
-        return rows_of(self._measured_sensitivity(), self._spec(format), operands, by)
+        return rows_of(self._measured_sensitivity(), self.spec(format), operands, by)
 
     def joint_kl(self, format: str | None = None, operands: Operands = "both") -> dict[str, Any]:
         """What quantizing all linears costs; see srdd.documents.sensitivity_figures.joint_of.
@@ -315,7 +319,7 @@ class Scan(Document):
         """
         from srdd.documents.sensitivity_figures import joint_of
 
-        return joint_of(self._measured_sensitivity(), self._spec(format), operands)
+        return joint_of(self._measured_sensitivity(), self.spec(format), operands)
 
     def noise_kl(
         self, config: RinConfig, stage: int | None = None, by: NoiseBy = "stage"

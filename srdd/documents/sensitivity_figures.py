@@ -37,10 +37,14 @@ CLOSE = 1.25
 BY = ("tensor", "layer", "kind")
 
 
-def figure(nats: Sums, tokens: Sums) -> dict[str, Any]:
-    """The fields of a Figure, from sums and tokens of each group."""
+def figure(nats: Sums, tokens: Sums, least: float | None = 0.0) -> dict[str, Any]:
+    """The fields of a Figure, from sums and tokens of each group.
+
+    Arguments:
+        least: what an interval does not reach below; None for a difference.
+    """
     with np.errstate(divide="ignore", invalid="ignore"):
-        interval = mean_interval(nats[tokens > 0], tokens[tokens > 0], 0.0)
+        interval = mean_interval(nats[tokens > 0], tokens[tokens > 0], least)
     return {
         "nats": [float(f"{value:.{DIGITS}g}") for value in nats],
         "value": float(nats.sum() / tokens.sum()),
@@ -129,23 +133,32 @@ def rows_of(
     return rows
 
 
-def stability_of(
-    sensitivity: Sensitivity, format: str, top_k: int, seed: int
-) -> tuple[float | None, float | None]:
-    """How stable the ranking of layers is; see `srdd.numerics.confidence.ranking_stability`.
+def nats_by_layer(figures: Iterable[tuple[int, Figure]], sensitivity: Sensitivity) -> Sums:
+    """Sums of figures, each with its layer, for each group of prompts that has tokens.
 
-    None where there are fewer than two groups of prompts or layers.
+    Returns:
+        (groups, layers), the layers in ascending order.
     """
     layers: dict[int, Sums] = {}
-    for change in sensitivity.changes:
-        if (change.format, change.operands) == (format, "both"):
-            layers[change.layer] = layers.get(change.layer, 0.0) + np.array(change.nats)
-    tokens = np.array(sensitivity.tokens, dtype=np.float64)
-    sums = np.stack([layers[layer] for layer in sorted(layers)], axis=1)[tokens > 0]
-    if min(sums.shape) < 2:
+    for layer, figure in figures:
+        layers[layer] = layers.get(layer, 0.0) + np.array(figure.nats)
+    used = np.array(sensitivity.tokens) > 0
+    return np.stack([layers[layer] for layer in sorted(layers)], axis=1)[used]
+
+
+def stability_of(nats: Sums, top_k: int, seed: int) -> tuple[float | None, float | None]:
+    """How stable the ranking of layers is; see `srdd.numerics.confidence.ranking_stability`.
+
+    Arguments:
+        nats: (groups, layers).
+
+    Returns:
+        None where there are fewer than two groups of prompts or layers.
+    """
+    if min(nats.shape) < 2:
         return None, None
     # All layers have the same tokens, so sums rank as means do.
-    return ranking_stability(sums[:, :, None], lambda each: each[..., 0], -1.0, top_k, seed=seed)
+    return ranking_stability(nats[:, :, None], lambda each: each[..., 0], -1.0, top_k, seed=seed)
 
 
 def joint_of(sensitivity: Sensitivity, format: str, operands: Operands = "both") -> dict[str, Any]:
@@ -188,16 +201,12 @@ def verdict(sensitivity: Sensitivity, format: str) -> tuple[bool | None, str]:
     by more than CLOSE with an interval that does not reach 1. None where nothing was checked. What
     was measured in 16 bits says nothing of single tensors, whose cost is near that of the rounding.
     """
-    checks = [check for check in sensitivity.checks if check.format == format]
-    usable = [check for check in checks if check.ratio is not None]
+    usable, single = _checks(sensitivity, format)
     if not usable:
         return None, "the estimate was not checked"
-    precise = sensitivity.measured_in in (None, "float32")
-    single = [check for check in usable if check.tensor is not None and precise]
     whole = [check for check in usable if check.tensor is None]
-    wrong = [check for check in usable if _is_off(check)]
-    off = sum(check in single for check in wrong)
-    holds = 4 * off <= len(single) and not any(_is_off(check) for check in whole)
+    agree = ranks_tensors(sensitivity, format) is not False
+    holds = agree and not any(_is_off(check) for check in whole)
     parts = []
     if single:
         ratios = sorted(check.ratio or 0.0 for check in single)
@@ -209,12 +218,29 @@ def verdict(sensitivity: Sensitivity, format: str) -> tuple[bool | None, str]:
     what = "; ".join(parts)
     if holds:
         return True, f"the estimate agrees with direct measurement ({what})"
-    if single and 4 * off <= len(single):
+    if single and agree:
         return False, (
             "single tensors agree with direct measurement, but their sum does NOT give what all "
             f"cost together ({what})"
         )
     return False, f"the estimate does NOT hold on this model ({what}); use --kl-direct"
+
+
+def ranks_tensors(sensitivity: Sensitivity, format: str) -> bool | None:
+    """Whether the estimates of single tensors agree with what was measured; see `verdict`.
+
+    None where none of them was measured in a type that can tell.
+    """
+    _, single = _checks(sensitivity, format)
+    return 4 * sum(_is_off(check) for check in single) <= len(single) if single else None
+
+
+def _checks(sensitivity: Sensitivity, format: str) -> tuple[list[Checked], list[Checked]]:
+    """The checks in a format that have a ratio, and those of them that tell of single tensors."""
+    checks = [check for check in sensitivity.checks if check.format == format]
+    usable = [check for check in checks if check.ratio is not None]
+    precise = sensitivity.measured_in in (None, "float32")
+    return usable, [check for check in usable if check.tensor is not None and precise]
 
 
 def spearman(checks: Sequence[Checked]) -> float:
@@ -304,10 +330,13 @@ def _mean_magnitudes(costs: Sequence[NoiseCost]) -> Magnitudes | None:
     )
 
 
-def weighted(members: Iterable[tuple[Figure, float]], sensitivity: Sensitivity) -> dict[str, Any]:
-    """The fields of a Figure for the sum of figures, each times its factor."""
+def weighted(
+    members: Iterable[tuple[Figure, float]], sensitivity: Sensitivity, least: float | None = 0.0
+) -> dict[str, Any]:
+    """The fields of a Figure for the sum of figures, each times its factor; see `figure`."""
     tokens = np.array(sensitivity.tokens, dtype=np.float64)
-    return figure(np.sum([np.array(each.nats) * f for each, f in members], axis=0), tokens)
+    nats = np.sum([np.array(each.nats) * factor for each, factor in members], axis=0)
+    return figure(nats, tokens, least)
 
 
 def _pooled(members: Iterable[Figure], tokens: Sums) -> dict[str, Any]:

@@ -7,10 +7,11 @@ proportional to an error's size:
     sqnr_db                                 10^(-sqnr_db / 20), noise over signal as an amplitude
     vs_floor_db                             10^(-vs_floor_db / 20): the same times a constant, which
                                             gives the same multipliers
-    kl                                      its square root: KL grows with the square of an error
+    kl, kl_per_sigma2                       the square root: KL grows with the square of an error
 
 A decibel figure itself is no weight: its zero is arbitrary, and a mean of decibels is no mean of
-anything.
+anything. Layers are ranked by `kl` where the scan has it and single tensors were not found off, and
+otherwise by `relative_error`.
 """
 
 from __future__ import annotations
@@ -23,12 +24,22 @@ from functools import cached_property
 
 from srdd.documents.document import Interval
 from srdd.documents.scan import Ranking, Record, Scan
-from srdd.errors import InputError, UsageError, unknown_name
+from srdd.documents.sensitivity import Figure
+from srdd.errors import InputError, SrddError, UsageError, unknown_name
 
 METRICS = ("relative_error", "sqnr_db", "deadzone", "relative_l1", "vs_floor_db", "kl")
-"""What layers can be ranked by; the first is the default."""
+"""What layers can be ranked by."""
+
+LOCAL = METRICS[0]
+"""What layers are ranked by where the scan does not tell what quantizing them costs."""
 
 KL = "kl"
+PROPORTIONAL = ("relative_error", "relative_l1", "deadzone")
+"""Metrics that are themselves the badness of a layer."""
+
+NOISE = "kl_per_sigma2"
+"""What noise of variance 1 costs in a layer: what `balanced` looks at; no metric to rank by."""
+
 MOST_NAMED = 8
 """How many layers without figures an error names."""
 
@@ -50,6 +61,8 @@ class Figures:
         records: one a layer, of one site and format, pooled over the tensors of a layer.
         values: the metric, in its own unit.
         intervals: its 95 % interval, where the scan has one.
+        costs: of a metric that is a cost in predictions, what its values are the sums of, with the
+            layer of each.
     """
 
     scan: Scan
@@ -57,6 +70,7 @@ class Figures:
     records: tuple[Record, ...]
     values: tuple[float, ...]
     intervals: tuple[Interval | None, ...]
+    costs: tuple[tuple[int, Figure], ...] = ()
 
     def __len__(self) -> int:
         return len(self.values)
@@ -85,11 +99,12 @@ class Figures:
     def stability(self, top_k: int) -> Stability:
         """How stable the ranking, and the set of the worst `top_k`, are with other prompts."""
         scan, seed, group = self.scan, self.scan.settings.seed, _group(self.records[0])
-        if self.metric == KL:
-            from srdd.documents.sensitivity_figures import stability_of as stability_of_kl
+        if self.costs:
+            from srdd.documents import sensitivity_figures as section
 
             assert scan.sensitivity is not None
-            return stability_of_kl(scan.sensitivity, f"{group[1]}:{group[2]}", top_k, seed)
+            nats = section.nats_by_layer(self.costs, scan.sensitivity)
+            return section.stability_of(nats, top_k, seed)
         metric = _measured(self.metric)
         for ranking in scan.rankings:
             if (_group(ranking), ranking.metric, ranking.top_k) == (group, metric, top_k):
@@ -108,20 +123,40 @@ def default_site(scan: Scan, layer_type: str) -> str:
     return next(s for s in (ACTS_ON[layer_type], "input", "output", sites[0]) if s in sites)
 
 
-def figures_of(scan: Scan, *, site: str | None, format: str | None, metric: str) -> Figures:
+def default_metric(scan: Scan, format: str | None) -> str:
+    """What layers are ranked by unless something else is asked for; see the module.
+
+    Raises:
+        UsageError: no such format in the scan.
+    """
+    section, spec = scan.sensitivity, scan.spec(format)
+    if section is None:
+        return LOCAL
+    costed = {c.layer for c in section.changes if (c.format, c.operands) == (spec, "both")}
+    if costed != set(range(len(scan.model.layers))):
+        return LOCAL
+    from srdd.documents.sensitivity_figures import ranks_tensors
+
+    return LOCAL if ranks_tensors(section, spec) is False else KL
+
+
+def figures_of(
+    scan: Scan, *, site: str | None, format: str | None, metric: str | None = None
+) -> Figures:
     """The figures of a scan's layers.
 
     Arguments:
         scan: what to read.
         site: a site of the scan; that of noise on norms for None.
         format: a format of the scan; None if it holds only one.
-        metric: one of METRICS. `kl` is what quantizing both operands of a layer's linears costs,
-            the sum over them; the site is then that of the other figures.
+        metric: one of METRICS; `default_metric` for None. `kl` is what quantizing both operands of
+            a layer's linears costs, the sum over them; the site is then that of the other figures.
 
     Raises:
         UsageError: no such site, format or metric in the scan, or no sensitivity for `kl`.
         InputError: a layer has no figure, or its metric is undefined.
     """
+    metric = metric or default_metric(scan, format)
     if metric not in METRICS:
         raise unknown_name("metric", metric, METRICS)
     records = scan.select(site or default_site(scan, "rmsnorm"), format)
@@ -130,13 +165,69 @@ def figures_of(scan: Scan, *, site: str | None, format: str | None, metric: str)
         from srdd.documents.pool import pool_layers
 
         records = pool_layers(records, rounding=scan.settings.rounding)
-    rows: list[tuple[float | None, Interval | None]]
+    _check_complete(scan, metric, layers)
     if metric == KL:
-        costs = {row["layer"]: row for row in scan.sensitivities(format, "both", "layer")}
-        layers &= set(costs)
-        rows = [(costs[layer]["kl"], costs[layer]["kl_interval"]) for layer in sorted(layers)]
-    else:
-        rows = [(_value(r, metric), getattr(r.intervals, metric, None)) for r in records]
+        return costed(scan, records, KL, _quantizing(scan, format))
+    rows = [(_value(r, metric), getattr(r.intervals, metric, None)) for r in records]
+    values = [value for value, _ in rows if value is not None]
+    if len(values) < len(rows):
+        raise _undefined(records, metric)
+    return Figures(scan, metric, tuple(records), tuple(values), tuple(row[1] for row in rows))
+
+
+def agreement_of(figures: Figures, metric: str) -> float | None:
+    """Kendall's tau between the ranking of layers and that by another metric; None if undefined."""
+    from srdd.documents.sensitivity_figures import agreement
+
+    record = figures.records[0]
+    spec = f"{record.format}:{record.scale_rule}"
+    try:
+        other = figures_of(figures.scan, site=record.site, format=spec, metric=metric)
+    except SrddError:
+        return None
+    tau = agreement(figures.badness, other.badness)
+    return None if math.isnan(tau) else tau
+
+
+def costed(
+    scan: Scan, records: Sequence[Record], metric: str, costs: Sequence[tuple[int, Figure]]
+) -> Figures:
+    """Figures that are costs in predictions, the sum over those of a layer.
+
+    Raises:
+        InputError: a layer has none.
+    """
+    from srdd.documents.sensitivity_figures import weighted
+
+    assert scan.sensitivity is not None
+    by_layer: dict[int, list[tuple[Figure, float]]] = {}
+    for layer, cost in costs:
+        by_layer.setdefault(layer, []).append((cost, 1.0))
+    _check_complete(scan, metric, set(by_layer))
+    rows = [weighted(by_layer[layer], scan.sensitivity) for layer in sorted(by_layer)]
+    return Figures(
+        scan,
+        metric,
+        tuple(records),
+        tuple(row["value"] for row in rows),
+        tuple(row["interval"] for row in rows),
+        tuple(costs),
+    )
+
+
+def _quantizing(scan: Scan, format: str | None) -> list[tuple[int, Figure]]:
+    """What quantizing both operands of each linear costs, with its layer."""
+    scan.sensitivities(format)  # raises where there are none
+    assert scan.sensitivity is not None
+    spec = scan.spec(format)
+    return [
+        (change.layer, change)
+        for change in scan.sensitivity.changes
+        if (change.format, change.operands) == (spec, "both")
+    ]
+
+
+def _check_complete(scan: Scan, metric: str, layers: set[int]) -> None:
     missing = [str(layer.index) for layer in scan.model.layers if layer.index not in layers]
     if missing:
         more = ", ..." if len(missing) > MOST_NAMED else ""
@@ -145,10 +236,6 @@ def figures_of(scan: Scan, *, site: str | None, format: str | None, metric: str)
             f"{', '.join(missing[:MOST_NAMED])}{more}",
             "scan the whole model: a strategy compares every layer with every other",
         )
-    values = [value for value, _ in rows if value is not None]
-    if len(values) < len(rows):
-        raise _undefined(records, metric)
-    return Figures(scan, metric, tuple(records), tuple(values), tuple(row[1] for row in rows))
 
 
 def _group(part: Record | Ranking) -> tuple[str, str, str, str | None]:
@@ -176,9 +263,9 @@ def _undefined(records: Sequence[Record], metric: str) -> InputError:
 
 
 def _badness(metric: str, value: float) -> float:
-    if metric == KL:
+    if metric in (KL, NOISE):
         return math.sqrt(value)
-    if _measured(metric) != "sqnr_db":
+    if metric in PROPORTIONAL:
         return value
     if abs(value) > 3000:
         raise UsageError(f"{metric} is {value:g} dB", "rank by relative_error instead")

@@ -17,11 +17,21 @@ The limits:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
-from srdd.documents.rin import LayerNoise, Recommendation, RinConfig, Tier
+from srdd.documents.rin import LayerNoise, Recommendation, RinConfig
 from srdd.errors import counted
-from srdd.noise.figures import ACTS_ON, Figures, Stability
+from srdd.noise.costs import LEAST_ARRIVING
+from srdd.noise.figures import (
+    ACTS_ON,
+    KL,
+    PROPORTIONAL,
+    Figures,
+    Stability,
+    agreement_of,
+    default_metric,
+)
 from srdd.noise.targets import Targets
 
 LEAST_SPREAD = 0.20
@@ -29,6 +39,15 @@ LEAST_TAU = 0.6
 MOST_CHANGE = 0.5
 FEWEST_PROMPTS = 16
 FEWEST_TOKENS = 4000
+MOST_OVER = 1.05
+"""Noise that costs so many times what quantization does is stronger than what it prepares for."""
+
+LEAST_COST = 1e-3
+"""Noise that costs less than this share of what quantization costs does nothing."""
+
+LEAST_LEFT = 0.1
+"""So does noise of whose energy rounding leaves less than this."""
+
 MOST_LINEAR_SIGMA = 0.001
 """Published W4A4 runs with noise on linears collapsed at 0.01 and above, within four steps."""
 
@@ -57,7 +76,7 @@ def recommend(
     if len(figures) == 1:
         reasons.append("the model has a single layer, so there is nothing to rank")
     elif figures.spread < LEAST_SPREAD:
-        amplitude = "as an amplitude " if figures.metric.endswith("_db") else ""
+        amplitude = "as an amplitude " if figures.metric not in PROPORTIONAL else ""
         reasons.append(
             f"the layers hardly differ: {figures.metric} {amplitude}has a coefficient of "
             f"variation of {100 * figures.spread:.0f} % over {len(figures)} layers, below "
@@ -94,19 +113,59 @@ def summary(config: RinConfig) -> str:
     return f"strategy {name}; recommended instead: {advice.strategy}, because {because}"
 
 
+def about_costs(config: RinConfig) -> Iterator[str]:
+    """Noise that costs more than quantization, that rounding swallows, or that costs nothing."""
+    kl = config.kl
+    assert kl is not None
+    schedule = max((tier.schedule for tier in config.tiers), key=lambda each: each.sigma_start)
+    arriving = kl.arriving[1]
+    if arriving is not None and arriving < LEAST_ARRIVING:
+        yield (
+            f"rounding to the weights' type lets {100 * arriving:.0f} % of the noise through at "
+            "the first noisy stage: raise --sigma-start, or keep these weights in float32"
+        )
+    if kl.first > MOST_OVER * kl.quantization > 0:
+        sigma = schedule.sigma_start * math.sqrt(kl.quantization / kl.first)
+        yield (
+            f"the noise costs {kl.first:.3g} nats a token at its first noisy stage, "
+            f"{kl.first / kl.quantization:.2g} times what quantizing all linears costs "
+            f"({kl.quantization:.3g}): --match-quantization makes them equal, with a sigma of "
+            f"about {sigma:.2g}"
+        )
+    idle = 0
+    for cost, share in zip(kl.stages[:0:-1], kl.arriving[:0:-1], strict=True):
+        if cost >= LEAST_COST * kl.quantization and (share is None or share >= LEAST_LEFT):
+            break
+        idle += 1
+    if 0 < idle < len(kl.stages) - 1:
+        count = len(kl.stages)
+        share = kl.arriving[-1]
+        swallowed = share is not None and share < LEAST_LEFT
+        reason = (
+            f"rounding leaves {100 * share:.0f} % of the noise at the end"
+            if swallowed and share is not None
+            else f"they cost less than {100 * LEAST_COST:g} % of what quantization costs"
+        )
+        sigma = schedule.sigmas[count - 1 - idle]
+        which = "the last stage does" if idle == 1 else f"the last {idle} of {count} stages do"
+        yield f"{which} nothing: {reason}; end at --sigma-end {sigma:.2g}"
+
+
 def warnings_of(
-    figures: Figures, stability: Stability, targets: Targets, tiers: Sequence[Tier]
+    figures: Figures, stability: Stability, targets: Targets, config: RinConfig
 ) -> Iterator[str]:
-    """The warnings of a configuration, besides the recommendation's reasons.
+    """The warnings of a configuration, besides what its noise costs and why not to rank layers.
 
     Arguments:
         figures: of the layers.
         stability: of their ranking.
         targets: what gets noise.
-        tiers: the layers with their noise.
+        config: with the noise of each layer.
     """
-    yield from _about_noise([entry for tier in tiers for entry in tier.layers], targets)
+    yield from _about_noise(config.layers, targets, costs_known=config.kl is not None)
     yield from _about_scan(figures, stability, targets)
+    if config.strategy != "uniform":
+        yield from _about_ranking(figures)
     yield from _about_targets(targets)
     for text in figures.scan.warnings:
         yield f"from the scan: {text}"
@@ -114,21 +173,27 @@ def warnings_of(
     yield IN_FILTERS
 
 
-def _about_noise(layers: Sequence[LayerNoise], targets: Targets) -> Iterator[str]:
-    """Noise that is stronger than the quantization error or than the signal, or too strong."""
+def _about_noise(
+    layers: Sequence[LayerNoise], targets: Targets, *, costs_known: bool
+) -> Iterator[str]:
+    """Noise that is stronger than the quantization error or than the signal, or too strong.
+
+    Where costs are known, they say more than the size of the quantization error does.
+    """
     strong = [
         (entry.signal_to_noise_db, entry.sqnr_db, entry.layer)
         for entry in layers
         if entry.signal_to_noise_db is not None
         and entry.sqnr_db is not None
-        and entry.signal_to_noise_db < entry.sqnr_db
+        and entry.signal_to_noise_db < (0.0 if costs_known else entry.sqnr_db)
     ]
     if strong:
         ratio, sqnr, layer = min(strong)
         yield (
-            f"in {counted(len(strong), 'layer')} the noise is stronger than the quantization "
-            f"error: in layer {layer} {ratio:.1f} dB of signal to noise against an SQNR of "
-            f"{sqnr:.1f} dB" + ("; the noise is stronger than the signal" if ratio < 0 else "")
+            f"in {counted(len(strong), 'layer')} the noise is stronger than the "
+            f"{'signal' if costs_known else 'quantization error'}: in layer {layer} {ratio:.1f} dB "
+            f"of signal to noise against an SQNR of {sqnr:.1f} dB"
+            + ("; the noise is stronger than the signal" if ratio < 0 and not costs_known else "")
         )
     sigma = max(entry.sigma for entry in layers)
     if targets.layer_type == "linear" and sigma > MOST_LINEAR_SIGMA:
@@ -151,12 +216,32 @@ def _about_scan(figures: Figures, stability: Stability, targets: Targets) -> Ite
     if len(figures) > 1 and stability[0] is None:
         yield "the stability of the ranking is unknown: the scan keeps no replicates"
     site, best = figures.records[0].site, ACTS_ON[targets.layer_type]
-    if site != best:
+    if site != best and not figures.costs:
         measured = best in scan.settings.sites
         advice = f"suggest with --site {best}"
         yield (
             f"layers are ranked at site {site}, and noise on {targets.layer_type} acts on site "
             f"{best}: " + (advice if measured else f"scan with --site {best} to rank by that")
+        )
+
+
+def _about_ranking(figures: Figures) -> Iterator[str]:
+    """Whether what quantizing a layer costs would rank the layers differently."""
+    scan, record = figures.scan, figures.records[0]
+    if figures.costs or scan.sensitivity is None:
+        return
+    spec = f"{record.format}:{record.scale_rule}"
+    if default_metric(scan, spec) != KL:
+        yield (
+            f"layers are ranked by {figures.metric}: what quantizing single tensors costs was not "
+            "estimated for all layers, or was found off"
+        )
+        return
+    tau = agreement_of(figures, KL)
+    if tau is not None and tau < LEAST_TAU:
+        yield (
+            f"{figures.metric} ranks the layers differently from what quantizing them costs "
+            f"(Kendall's tau {tau:.2f}): rank by --metric kl"
         )
 
 

@@ -29,6 +29,9 @@ DIGITS = 4
 SMALLEST_CAP, LARGEST_MULTIPLIER = 1e-3, 1e3
 """Beyond these, a multiplier is a slip of the pen and not a strength of noise."""
 
+SIGMA_START, SIGMA_END = 0.05, 0.0005
+"""The guide's schedule."""
+
 SMALLEST_SIGMA, LARGEST_SIGMA = 1e-12, 1e6
 """Beyond these, noise is lost in any weight's rounding, or the weight in the noise."""
 
@@ -149,6 +152,50 @@ def variable(
     return [TierNoise("all", schedule, tuple(map(rounded, multipliers)))]
 
 
+def balanced(figures: Figures, schedule: Schedule) -> list[TierNoise]:
+    """Noise that costs the predictions the same in every layer: multiplier = 1 / sqrt(cost).
+
+    Arguments:
+        figures: of what noise of variance 1 costs in each layer.
+
+    Raises:
+        UsageError: noise costs nothing in a layer.
+    """
+    return _in_proportion(_over(figures, [1.0] * len(figures)), schedule)
+
+
+def matched(figures: Figures, schedule: Schedule, noise: Figures) -> list[TierNoise]:
+    """Noise in proportion to the damage: in every layer its cost is the same share of what
+    quantizing that layer costs, multiplier = sqrt(cost of quantizing / cost of noise).
+
+    Arguments:
+        figures: of what quantizing each layer costs.
+        noise: of what noise of variance 1 costs in it.
+
+    Raises:
+        UsageError: noise costs nothing in a layer, or quantizing costs nothing in all of them.
+    """
+    return _in_proportion(_over(noise, figures.badness), schedule)
+
+
+def _over(noise: Figures, amplitudes: Sequence[float]) -> list[float]:
+    for layer, value in enumerate(noise.badness):
+        if not value:
+            raise UsageError(
+                f"noise in layer {layer} costs nothing, so no sigma gives it a share of the cost",
+                "use another strategy, or scan with other prompts",
+            )
+    return [own / value for own, value in zip(amplitudes, noise.badness, strict=True)]
+
+
+def _in_proportion(values: Sequence[float], schedule: Schedule) -> list[TierNoise]:
+    """One tier with multipliers in proportion to `values`, which average 1."""
+    mean = sum(values) / len(values)
+    if not mean:
+        raise UsageError("quantizing costs nothing in any layer", "use --strategy uniform")
+    return [TierNoise("all", schedule, tuple(rounded(value / mean) for value in values))]
+
+
 def zone(
     figures: Figures,
     schedule: Schedule,
@@ -253,14 +300,21 @@ STRATEGIES: dict[str, Callable[..., list[TierNoise]]] = {
     "targeted": targeted,
     "variable": variable,
     "zone": zone,
+    "balanced": balanced,
+    "matched": matched,
 }
 """By name: (figures, schedule, and options of its own) -> tiers."""
+
+BY_COST = ("balanced", "matched")
+"""Those that need a scan which tells what noise costs."""
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "uniform": {},
     "targeted": {"top_k": None, "top_fraction": None},
     "variable": {"direction": "proportional", "cap": None, "clip": None},
     "zone": {"zones": "depth", "tiers": None},
+    "balanced": {},
+    "matched": {},
 }
 """The options of each strategy with their defaults."""
 

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from srdd.documents.identity import fingerprint
-from srdd.documents.rin import Parameters, RinConfig
+from srdd.documents.rin import Parameters, RinConfig, Schedule
 from srdd.documents.scan import Scan
 from srdd.errors import UsageError, unknown_name
-from srdd.noise.figures import default_site, figures_of
-from srdd.noise.recommendation import recommend, warnings_of
-from srdd.noise.strategies import CONTROLS, OPTIONS, STRATEGIES, TOP_K, uniform, usable_schedule
+from srdd.noise.costs import noise_costs, predicted, quantization_kl
+from srdd.noise.figures import KL, default_site, figures_of
+from srdd.noise.recommendation import about_costs, recommend, warnings_of
+from srdd.noise.strategies import (
+    BY_COST,
+    CONTROLS,
+    OPTIONS,
+    SIGMA_END,
+    SIGMA_START,
+    STRATEGIES,
+    TOP_K,
+    TierNoise,
+    uniform,
+    usable_schedule,
+)
 from srdd.noise.targets import ALWAYS_EXCLUDED, targets_of
-from srdd.noise.tiers import build, energy_of, with_energy_of
+from srdd.noise.tiers import build, energy_of, scaled, with_energy_of
 
 
 def suggest(
@@ -22,7 +35,7 @@ def suggest(
     control: str | None = None,
     site: str | None = None,
     format: str | None = None,
-    metric: str = "relative_error",
+    metric: str | None = None,
     top_k: int | None = None,
     top_fraction: float | None = None,
     direction: str | None = None,
@@ -31,8 +44,11 @@ def suggest(
     zones: str | None = None,
     tiers: Mapping[str, tuple[float, float] | None] | None = None,
     equal_energy: bool = False,
-    sigma_start: float = 0.05,
-    sigma_end: float = 0.0005,
+    equal_kl: bool = False,
+    target_kl: float | None = None,
+    match_quantization: float | None = None,
+    sigma_start: float | None = None,
+    sigma_end: float | None = None,
     num_stages: int = 10,
     layer_type: str = "rmsnorm",
     exclude: Sequence[str] = (),
@@ -50,7 +66,9 @@ def suggest(
         site: which of the scan's sites; if left out, the one that the noise acts on (`input` for
             norms, `weight` for linears) where the scan has it, else `input` or `output`.
         format: which of the scan's formats; may be left out where it holds one.
-        metric: of METRICS, what layers are compared by; see `srdd.noise.figures`.
+        metric: of METRICS, what `targeted`, `variable` and `zone` rank layers by. If left out, `kl`
+            where the scan has it and it was not found off, else `relative_error`; see
+            `srdd.noise.figures`.
         top_k: targeted: how many layers. 10 if left out, or half of them in a model of at most 10.
         top_fraction: targeted, instead of top_k: which share of the layers, in (0, 1].
         direction: variable: `proportional` or `inverse`; see `srdd.noise.strategies.variable`.
@@ -60,8 +78,15 @@ def suggest(
         tiers: zone: sigma_start and sigma_end by name of tier, or None for no noise.
         equal_energy: scale all sigmas so that the mean noise energy over the run is that of uniform
             noise on the given schedule.
-        sigma_start: sigma at the first noisy stage, for multiplier 1.
-        sigma_end: sigma at the last stage.
+        equal_kl: scale all sigmas so that the mean cost over the run, as the scan predicts it, is
+            that of uniform noise on the given schedule.
+        target_kl: what the first noisy stage is to cost, nats a token above 0; sets sigma_start.
+            With equal_energy or equal_kl it is what uniform noise costs.
+        match_quantization: the same as a share, above 0, of what quantizing all linears costs.
+        sigma_start: sigma at the first noisy stage, for multiplier 1; 0.05 if left out. `matched`
+            then has match_quantization 1 instead.
+        sigma_end: sigma at the last stage; if left out, 0.0005, or a hundredth of a sigma_start
+            that follows from target_kl or match_quantization.
         num_stages: how many stages the run is cut into, at least 3; the first is clean.
         layer_type: `rmsnorm` or `linear`; linears include stacked experts and leave out routers.
         exclude: leave out modules whose name contains one of these, besides ALWAYS_EXCLUDED.
@@ -95,26 +120,61 @@ def suggest(
                     f"leave it out, or use strategy {owner}",
                 )
     options = OPTIONS[strategy] | {n: value for n, value in given.items() if value is not None}
-    schedule = usable_schedule(sigma_start, sigma_end, num_stages)
+    level = _level(strategy, sigma_start, target_kl, match_quantization, equal_energy, equal_kl)
+    if level and tiers is not None:
+        raise UsageError(f"tiers and {level[0]} both set sigma", "give one of them")
     exclusions = list(dict.fromkeys((*ALWAYS_EXCLUDED, *exclude)))
     targets = targets_of(scan, layer_type, exclusions)
     site = site or default_site(scan, layer_type)
+    costs = None
+    if strategy in BY_COST:
+        metric = KL
     figures = figures_of(scan, site=site, format=format, metric=metric)
-    baseline = uniform(figures, schedule)
-    chosen = original = STRATEGIES[strategy](figures, schedule, **options)
-    top = len(chosen[0].layers) if strategy == "targeted" else None
-    if control is not None:
-        if len(chosen) == len(set(chosen[0].multipliers)) == 1:
+    if level or equal_kl or strategy in BY_COST:
+        costs = noise_costs(scan, targets)
+    if costs and strategy == "matched":
+        options["noise"] = costs.figures(scan, figures.records)
+    if costs and strategy == "balanced":
+        figures = costs.figures(scan, figures.records)
+
+    def tiers_at(start: float, end: float) -> tuple[Schedule, list[TierNoise], list[TierNoise]]:
+        """The schedule, the strategy's tiers and, at the same energy, those of the control."""
+        schedule = usable_schedule(start, end, num_stages)
+        original = STRATEGIES[strategy](figures, schedule, **options)
+        if control is None:
+            return schedule, original, original
+        if len(original) == len(set(original[0].multipliers)) == 1:
             raise UsageError(
                 f"{control} would change nothing: every layer gets the same noise",
                 "make the control from a strategy that tells layers apart",
             )
-        chosen = CONTROLS[control](chosen, seed)
-    if equal_energy or control is not None:
-        chosen = with_energy_of(baseline if equal_energy else original, chosen, targets)
+        changed = CONTROLS[control](original, seed)
+        return schedule, original, with_energy_of(original, changed, targets)
+
+    start = SIGMA_START if sigma_start is None else sigma_start
+    end = SIGMA_END if sigma_end is None else sigma_end
+    if level:
+        assert costs is not None
+        schedule, _, chosen = tiers_at(SIGMA_START, SIGMA_END)
+        if equal_energy or equal_kl:
+            chosen = uniform(figures, schedule)
+        name, value = level
+        if name == "match_quantization":
+            value *= quantization_kl(scan, scan.spec(format))["quantization"]
+        start *= costs.scale_for(chosen, value, name)
+        start, end = (float(f"{sigma:.4g}") for sigma in (start, sigma_end or start / 100))
+    schedule, original, chosen = tiers_at(start, end)
+    baseline = uniform(figures, schedule)
+    top = len(original[0].layers) if strategy == "targeted" else None
+    if equal_energy:
+        chosen = with_energy_of(baseline, chosen, targets)
+    if equal_kl:
+        assert costs is not None
+        mean = costs.mean_kl(baseline)
+        chosen = scaled(chosen, costs.scale_for(chosen, mean, "equal_kl", mean=True))
     built = build(chosen, figures, targets)
     stability = figures.stability(top or min(TOP_K, len(figures)))
-    return RinConfig.model_validate(
+    config = RinConfig.model_validate(
         {
             "strategy": strategy,
             "control": control,
@@ -126,7 +186,7 @@ def suggest(
                 "site": site,
                 "format": figures.records[0].format,
                 "scale_rule": figures.records[0].scale_rule,
-                "metric": metric,
+                "metric": figures.metric,
             },
             "parameters": {
                 **schedule.model_dump(),
@@ -134,6 +194,9 @@ def suggest(
                 "top_k": top,
                 "seed": seed if control == "shuffled" else None,
                 "equal_energy": equal_energy,
+                "target_kl": target_kl,
+                "match_quantization": level[1] if level and level[0] != "target_kl" else None,
+                "equal_kl": equal_kl,
             },
             "layer_type": layer_type,
             "exclude_patterns": exclusions,
@@ -141,6 +204,50 @@ def suggest(
             "tiers": built,
             "energy": energy_of(chosen, baseline, targets),
             "recommendation": recommend(figures, stability, control or strategy, top),
-            "warnings": list(warnings_of(figures, stability, targets, built)),
+            "warnings": [],
         }
     )
+    warnings: list[str] = []
+    if scan.sensitivity is not None and targets.known:
+        try:
+            config = config.model_copy(update={"kl": predicted(scan, config)})
+            warnings += about_costs(config)
+        except UsageError as error:
+            warnings.append(f"what the noise costs is unknown: {error.message}")
+    warnings += warnings_of(figures, stability, targets, config)
+    return config.model_copy(update={"warnings": warnings})
+
+
+def _level(
+    strategy: str,
+    sigma_start: float | None,
+    target_kl: float | None,
+    match_quantization: float | None,
+    equal_energy: bool,
+    equal_kl: bool,
+) -> tuple[str, float] | None:
+    """The option that says what noise is to cost, with its value; None where sigma is given.
+
+    Raises:
+        UsageError: two options say how strong the noise is, or one has a value that cannot be.
+    """
+    options = {
+        "sigma_start": sigma_start,
+        "target_kl": target_kl,
+        "match_quantization": match_quantization,
+    }
+    given = [(name, value) for name, value in options.items() if value is not None]
+    if len(given) > 1:
+        raise UsageError(
+            f"{given[0][0]} and {given[1][0]} both say how strong the noise is", "give one of them"
+        )
+    if equal_energy and equal_kl:
+        raise UsageError("equal_energy and equal_kl are both given", "give one of them")
+    if not given and strategy == "matched" and not (equal_energy or equal_kl):
+        given = [("match_quantization", 1.0)]
+    if not given or given[0][0] == "sigma_start":
+        return None
+    name, value = given[0]
+    if not (math.isfinite(value) and value > 0):
+        raise UsageError(f"{name} is {value:g}", "give a number above 0")
+    return name, value

@@ -79,6 +79,18 @@ class Targets:
             for target in (self.of_layer[layer] if self.known else ())
         ]
 
+    def check_layer(self, layer: int) -> None:
+        """Make sure that a layer has something that can get noise.
+
+        Raises:
+            UsageError: it has not.
+        """
+        if not self.of_layer[layer]:
+            raise UsageError(
+                f"layer {layer} is to get noise and has no {self.layer_type} that may",
+                "exclude fewer modules, or choose other layers",
+            )
+
     def signal_to_noise_db(self, targets: Sequence[Target], sigma: float) -> float | None:
         """Gain over noise, pooled over the weights of `targets`, dB: 26 for 0.05 on a gain of 1.
 

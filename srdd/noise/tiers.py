@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from srdd.documents.rin import Energy, LayerNoise, Tier
-from srdd.errors import UsageError
 from srdd.noise.figures import Figures
 from srdd.noise.strategies import TierNoise
 from srdd.noise.targets import Targets
@@ -37,11 +36,7 @@ def build(tiers: Sequence[TierNoise], figures: Figures, targets: Targets) -> lis
 def _layer(
     layer: int, multiplier: float, sigma_start: float, figures: Figures, targets: Targets
 ) -> LayerNoise:
-    if not targets.of_layer[layer]:
-        raise UsageError(
-            f"layer {layer} is to get noise and has no {targets.layer_type} that may",
-            "exclude fewer modules, or choose other layers",
-        )
+    targets.check_layer(layer)
     sigma = multiplier * sigma_start
     return LayerNoise(
         layer=layer,
@@ -76,9 +71,13 @@ def with_energy_of(
     It is the mean over the run that becomes equal. Where both follow schedules of one shape (the
     same ratio of end to start), so does the energy of every stage.
     """
-    scale = math.sqrt(_power(other, targets)[1] / _power(tiers, targets)[1])
+    return scaled(tiers, math.sqrt(_power(other, targets)[1] / _power(tiers, targets)[1]))
+
+
+def scaled(tiers: Sequence[TierNoise], scale: float) -> list[TierNoise]:
+    """`tiers` with all sigmas times `scale`."""
     # Summing in another order misses 1 by a rounding error, which would show in every sigma.
-    if math.isclose(scale, 1.0, rel_tol=1e-12):
+    if math.isclose(scale, 1.0, rel_tol=1e-10):
         return list(tiers)
     return [replace(tier, schedule=tier.schedule and tier.schedule.scaled(scale)) for tier in tiers]
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import accumulate, combinations, pairwise, starmap
+from math import fsum
 
 from srdd.errors import UsageError
 
@@ -117,7 +118,8 @@ def natural_breaks(values: Sequence[float], classes: int) -> tuple[int, ...]:
     if not 1 <= classes <= len(distinct):
         raise ValueError(f"{len(distinct)} distinct values cannot form {classes} classes")
     # Sums of squares are taken about the mean: about zero they would cancel for close values.
-    centre = sum(values) / len(values)
+    # fsum, so that no order of the values decides between partitions that are equally good.
+    centre = fsum(values) / len(values)
     weight = [0, *accumulate(counts[v] for v in distinct)]
     first = [0.0, *accumulate(counts[v] * (v - centre) for v in distinct)]
     second = [0.0, *accumulate(counts[v] * (v - centre) ** 2 for v in distinct)]

@@ -14,21 +14,19 @@ from srdd.documents.identity import fingerprint
 from srdd.documents.rin import RinConfig
 from srdd.documents.scan import Scan
 from srdd.errors import SrddError, counted
-from srdd.noise import METRICS as RANKED_BY
-from srdd.noise import STRATEGIES
 from srdd.noise.exports import export
-from srdd.noise.figures import default_site
+from srdd.noise.figures import KL, default_metric, default_site
 from srdd.numerics.sites import SITES
 from srdd.reports.answer import answer
 from srdd.reports.explanations import explain
 from srdd.reports.groups import Group
 from srdd.reports.markdown import code, escape, filled
-from srdd.reports.noise import configurations
+from srdd.reports.noise import configurations, metric_for, strategies_for
 from srdd.reports.plan import plan
 from srdd.reports.scan_view import MOST_ROWS, amount, scan_table, sites_and_formats
 from srdd.reports.sensitivity_view import sensitivity_blocks
 from srdd.reports.site_view import WORST, findings, overall, zone_table
-from srdd.reports.suggestion_view import multipliers_table
+from srdd.reports.suggestion_view import costs_table, multipliers_table
 from srdd.reports.text import safe
 from srdd.reports.view import Block, Column, Table, Text
 
@@ -67,16 +65,17 @@ def _content(groups: Sequence[Group]) -> dict[str, Any]:
         "answer": [Text(sentence, "answer") for sentence in answer(groups)],
         "overview": sites_and_formats(groups),
         "cost": [] if scan.sensitivity is None else sensitivity_blocks(scan, "kind"),
-        "noise_from": f"site {source.place} in {source.spec}",
+        "noise_from": _noise_from(source),
         "advice": _advice(made),
-        "strategies": [_strategy(source, name, made, failed) for name in STRATEGIES],
+        "strategies": [_strategy(source, name, made, failed) for name in strategies_for(scan)],
+        "costs": costs_table(made),
         "multipliers": multipliers_table(made) if made else None,
         "places": [
             {"name": group.place, "spec": group.spec, "blocks": _place(group, groups)}
             for group in main
         ],
         "not_measured": list(_not_measured(scan)),
-        "plan": _plan(made, failed),
+        "plan": _plan(scan, made, failed),
         "provenance": _provenance(scan),
     }
 
@@ -114,8 +113,8 @@ def _strategy(
         return content | {"failure": failed[name].message}
     config = made[name]
     command = f"srdd suggest --strategy {name} --site {group.site} --format {group.spec}"
-    if group.error != RANKED_BY[0]:
-        command += f" --metric {group.error}"
+    if metric_for(group) != default_metric(group.scan, group.spec):
+        command += f" --metric {metric_for(group)}"
     return content | {
         "command": command,
         "config": _configuration(config),
@@ -146,7 +145,13 @@ def _configuration(config: RinConfig) -> str:
     return "\n".join([f"{fence}yaml", *lines, fence]) + "\n"
 
 
-def _plan(made: Mapping[str, RinConfig], failed: Mapping[str, SrddError]) -> str:
+def _noise_from(group: Group) -> str:
+    if metric_for(group) == KL:
+        return f"From what quantizing each layer to {group.spec} costs the predictions (KL)."
+    return f"From site {group.place} in {group.spec}, which the noise acts on or comes closest to."
+
+
+def _plan(scan: Scan, made: Mapping[str, RinConfig], failed: Mapping[str, SrddError]) -> str:
     """The plan of the experiment; why there is none, where there is none."""
     if not made:
         reasons = dict.fromkeys(escape(e.message, longest=2000) for e in failed.values())
@@ -154,7 +159,7 @@ def _plan(made: Mapping[str, RinConfig], failed: Mapping[str, SrddError]) -> str
     named = {f"{name}.yaml": _shortened(config) for name, config in made.items()}
     left_out = [f"{name}, because {error.message}" for name, error in failed.items()]
     # Its headings go one level down; a line that begins with # is always a heading of its own.
-    text = plan(named, left_out=left_out).removeprefix("# Experiment plan\n")
+    text = plan(named, scan=scan, left_out=left_out).removeprefix("# Experiment plan\n")
     return re.sub(r"^#", "##", text, flags=re.MULTILINE)
 
 

@@ -11,12 +11,13 @@ from dataclasses import replace
 from srdd.documents.rin import RinConfig
 from srdd.errors import counted
 from srdd.noise import CONTROLS
+from srdd.noise.figures import KL
 from srdd.numerics.sites import SITES
 from srdd.reports.answer import answer
 from srdd.reports.groups import Group
 from srdd.reports.guide import noise_group, provenance
 from srdd.reports.html import Section, render
-from srdd.reports.noise import configurations
+from srdd.reports.noise import configurations, metric_for
 from srdd.reports.scan_view import (
     heading,
     kind_heat,
@@ -26,6 +27,7 @@ from srdd.reports.scan_view import (
     token_chart,
 )
 from srdd.reports.sensitivity_view import check_table, cost_chart, cost_table, summary
+from srdd.reports.suggestion_view import costs_table
 from srdd.reports.verdicts import LEGEND
 from srdd.reports.view import Block, Chart, Column, Measure, Series, Table, Text
 
@@ -165,7 +167,8 @@ def _noise(scans: Scans) -> Iterator[Block]:
             if strategy not in CONTROLS
         ]
         if series:
-            title = f"sigma over sigma_start, from site {group.place}, {group.spec}"
+            ranked = "costs" if metric_for(group) == KL else f"site {group.place}"
+            title = f"sigma over sigma_start, from {ranked}, {group.spec}"
             layers = tuple(range(len(group.scan.model.layers)))
             yield Chart(
                 _of(name, scans) + title, "lines", "layer", layers, Measure(digits=3), tuple(series)
@@ -175,6 +178,8 @@ def _noise(scans: Scans) -> Iterator[Block]:
             texts.append(
                 Text(f"{_of(name, scans)}recommended: {advice.strategy}{reasons}.", "note")
             )
+            if table := costs_table(configs):
+                yield replace(table, title=_of(name, scans) + table.title)
         for strategy, error in failed.items():
             reason = f"{strategy}: no configuration, because {error.message}."
             texts.append(Text(_of(name, scans) + reason, "note"))

@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 import yaml
-from made_scans import PROTOTYPE, made, prototype, rising, thorough
+from made_scans import PROTOTYPE, costed, made, prototype, rising, thorough
 
 from srdd.cli.app import run
 from srdd.cli.scans import newest_scan
-from srdd.documents.rin import load_rin
+from srdd.documents.rin import RinConfig, load_rin
 from srdd.documents.scan import load_scan
 from srdd.errors import InputError
-from srdd.noise import suggest
+from srdd.noise import CONTROLS, STRATEGIES, suggest
 
 
 @pytest.fixture
@@ -101,12 +101,62 @@ class TestStreams:
             "tiers": None,
             "seed": None,
             "equal_energy": True,
+            "target_kl": None,
+            "match_quantization": None,
+            "equal_kl": False,
         }
         assert "q_norm" in found["exclude_patterns"]
         zone = "suggest --strategy zone --tier high=0.02:0.002 --tier medium=none --for srdd"
         assert run(zone.split()) == 0
         (tier,) = json.loads(capfd.readouterr().out)["tiers"]
         assert tier["schedule"]["sigma_start"] == 0.02
+
+
+class TestCosts:
+    @pytest.mark.parametrize(
+        ("options", "share"),
+        [
+            ("--match-quantization", 1.0),
+            ("--match-quantization --strategy balanced", 1.0),
+            ("--match-quantization 0.25", 0.25),
+            ("--match-quantization=0.25", 0.25),
+            ("--num-stages 4 --match-quantization 5e-1 --seed 1", 0.5),
+        ],
+    )
+    def test_the_share_may_be_left_out(
+        self, here: Path, capfd: pytest.CaptureFixture[str], options: str, share: float
+    ) -> None:
+        costed().save("scan.json")
+        assert run(["suggest", "--for", "srdd", *options.split()]) == 0
+        out, err = capfd.readouterr()
+        kl = RinConfig.parse(out.encode(), "standard output").kl
+        assert kl is not None
+        assert kl.first == pytest.approx(0.13 * share, rel=1e-3)
+        assert f"{100 * share:.3g} % of what W4A4" in " ".join(err.split())
+
+    def test_a_trainer_that_knows_no_layers_takes_none_of_them(
+        self, here: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        costed().save("scan.json")
+        assert run(["suggest", "--strategy", "balanced", "--for", "qerl"]) == 2
+        assert "QeRL puts the same noise on every layer" in capfd.readouterr().err
+        assert (
+            run(["suggest", "--strategy", "uniform", "--for", "qerl", "--target-kl", "0.017"]) == 0
+        )
+        # 42.5 nats for a variance of 1: 0.017 = 42.5 * 0.02^2.
+        assert capfd.readouterr().out.startswith("--sigma-start 0.02 --sigma-end 0.0002 ")
+
+    def test_the_table_fits_80_columns(
+        self, here: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        costed().save("scan.json")
+        monkeypatch.setenv("COLUMNS", "80")
+        for strategy in STRATEGIES:
+            assert run(["suggest", "--strategy", strategy]) == 0
+            err = capfd.readouterr().err
+            assert max(map(len, err.splitlines())) <= 80
+            assert "KL of noise" in " ".join(err.split())
+            assert "of W4A4" in " ".join(err.split())
 
 
 class TestFolder:
@@ -141,6 +191,33 @@ class TestFolder:
         assert len(found["shuffled"].layers) == 5
         assert len(found["inverse"].layers) == 23
         assert found["shuffled"].parameters.seed == 3
+
+    def test_a_scan_with_costs_has_every_strategy_at_equal_cost(
+        self, here: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        costed().save("scan.json")
+        line = "suggest --strategy all -o plan --for srdd --target-kl 0.02"
+        assert run(line.split()) == 0
+        found = {path.stem: load_rin(path) for path in Path("plan").glob("*.json")}
+        assert set(found) == {*STRATEGIES, *CONTROLS}
+        for config in found.values():
+            assert config.kl is not None
+            assert config.kl.first == pytest.approx(0.02, rel=1e-3)
+        err = capfd.readouterr().err
+        assert "What the noise costs the predictions" in err
+        assert "20.00 ±" in err
+        assert run([*line.split(), "--force", "--equal-kl"]) == 0
+        costs = [load_rin(path).kl for path in Path("plan").glob("*.json")]
+        means = [kl.mean for kl in costs if kl is not None]
+        assert means == pytest.approx([means[0]] * 8, rel=1e-3)
+
+    @pytest.mark.parametrize("strategy", ["balanced", "matched"])
+    def test_controls_of_a_strategy_by_cost(self, here: Path, strategy: str) -> None:
+        costed().save("scan.json")
+        line = f"suggest --strategy {strategy} --controls -o plan --for verl-rin --equal-kl"
+        assert run(line.split()) == 0
+        names = {path.stem for path in Path("plan").glob("*.yaml")}
+        assert names == {"uniform", strategy, "inverse", "shuffled"}
 
     def test_nothing_is_written_over(self, scan: Path, capfd: pytest.CaptureFixture[str]) -> None:
         line = ["suggest", "--strategy", "all", "-o", "plan"]
@@ -187,6 +264,11 @@ BAD_LINES = [
     ("suggest --format nvfp4", "the scan holds no format for 'nvfp4'", "mxfp4:floor"),
     ("suggest --strategy targeted --top-k 29", "top_k is 29, and the scan has 28", "1 to 28"),
     ("suggest --top-k 3", "top_k belongs to strategy targeted", "targeted"),
+    ("suggest --target-kl 0.1", "the scan does not say what noise costs", "--kl"),
+    ("suggest --strategy balanced", "the scan has no sensitivity", "--kl"),
+    ("suggest --target-kl 0.1 --sigma-start 1", "sigma_start and target_kl both", "one of"),
+    ("suggest --match-quantization x", "there is no file x", "srdd scan"),
+    ("suggest --match-quantization 0", "match_quantization is 0", "above 0"),
     ("suggest --num-stages 2", "num_stages 2 makes trainers divide by zero", "3 stages"),
     ("suggest --num-stages 1", "num_stages 1 gives no noise at all", "3 stages"),
     ("suggest --sigma-end 0", "sigma_end 0 gives one noisy stage", "above 0"),

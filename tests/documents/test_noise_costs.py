@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from made_scans import costing, with_noise_costs
+from made_scans import made, with_costs
 
 from srdd import suggest
 from srdd.documents.rin import RinConfig
@@ -15,15 +15,16 @@ from srdd.documents.sensitivity import Magnitudes
 from srdd.documents.sensitivity_figures import merged
 from srdd.errors import UsageError
 
-COSTS = [0.1, 0.2, 0.4, 0.5, 0.01, 0.02]
-PER_SIGMA2 = {0: 4.0, 1: 1.0, 2: 0.25}
+QUANTIZING = [0.3, 0.9, 0.03]
+PER_SIGMA2 = [8.0, 2.0, 0.5]
 ONES = Magnitudes(dtype="bfloat16", exponents=[0], share=[1.0], powers_of_two=[0.0])
 
 
 def noisy(magnitudes: Magnitudes | None = None) -> tuple[Scan, RinConfig]:
-    """A scan of three layers with two norms each, and noise on two layers, one twice as strong."""
-    scan = with_noise_costs(costing(COSTS), PER_SIGMA2, magnitudes)
-    return scan, suggest(scan, "targeted", top_k=2, num_stages=4, sigma_end=0.002)
+    """A scan of three layers with two norms each, and noise on two of them."""
+    scan = with_costs(made([0.1, 0.11, 0.12]), QUANTIZING, PER_SIGMA2, magnitudes)
+    ranked = {"metric": "relative_error", "top_k": 2}
+    return scan, suggest(scan, "targeted", **ranked, num_stages=4, sigma_end=0.002)
 
 
 def test_the_cost_is_the_sum_over_norms_of_sigma_squared() -> None:
@@ -121,7 +122,7 @@ def test_shares_of_merged_parts_are_averaged_by_cost() -> None:
         kinds = Magnitudes(
             dtype="bfloat16", exponents=[0, 1], share=[share, 1 - share], powers_of_two=[0, 0]
         )
-        return with_noise_costs(costing(COSTS), dict.fromkeys(range(3), times), kinds)
+        return with_costs(made([0.1, 0.2, 0.3]), QUANTIZING, [2 * times] * 3, kinds)
 
     sections = [part(0.2, 1.0).sensitivity, part(0.6, 3.0).sensitivity]
     both = merged([each for each in sections if each is not None])
@@ -131,7 +132,7 @@ def test_shares_of_merged_parts_are_averaged_by_cost() -> None:
     kinds = both.noise[0].magnitudes
     assert kinds is not None
     assert kinds.share == pytest.approx([0.5, 0.5])
-    old = with_noise_costs(costing(COSTS), PER_SIGMA2).sensitivity
+    old = with_costs(made([0.1, 0.2, 0.3]), QUANTIZING, PER_SIGMA2).sensitivity
     assert old is not None
     assert sections[0] is not None
     mixed = merged([sections[0], old])

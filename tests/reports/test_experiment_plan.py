@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import pytest
-from made_scans import PROTOTYPE, made, rising
+from made_scans import PROTOTYPE, costed, made, rising, thorough, with_costs
 
 from srdd.documents.rin import RinConfig
 from srdd.documents.scan import load_scan
 from srdd.errors import UsageError
 from srdd.noise import suggest
-from srdd.noise.experiment import smallest_difference, spans, standard_error
+from srdd.noise.experiment import (
+    difference,
+    most_moved,
+    questions_for,
+    smallest_difference,
+    spans,
+    standard_error,
+)
 from srdd.reports.plan import plan
 
 REFERENCE = load_scan(PROTOTYPE)
@@ -106,3 +114,92 @@ def test_a_hostile_model_name_changes_no_line() -> None:
 def test_runs_of_layers_are_drawn_together() -> None:
     assert spans([0, 1, 2, 3, 7, 26, 27]) == "0-3, 7, 26-27"
     assert spans([]) == ""
+
+
+COSTED = costed()
+
+
+def arms(*names: str, **options: object) -> dict[str, RinConfig]:
+    return {f"{name}.yaml": suggest(COSTED, name, **options) for name in names}  # type: ignore[arg-type]
+
+
+def test_runs_differ_in_amount_and_in_place() -> None:
+    """Uniform noise costs 8, 2, 0.5 and 32 parts of 42.5 in the layers, balanced a quarter each."""
+    uniform, balanced = suggest(COSTED, "uniform"), suggest(COSTED, "balanced", equal_kl=True)
+    found = difference(COSTED, balanced, uniform)
+    assert found.kl == pytest.approx(0, abs=1e-6)
+    assert found.relative == pytest.approx(0, abs=1e-3)
+    shares = [8 / 42.5, 2 / 42.5, 0.5 / 42.5, 32 / 42.5]
+    assert found.elsewhere == pytest.approx(sum(abs(0.25 - s) for s in shares) / 2, rel=1e-3)
+    assert found.told_apart
+    double = suggest(COSTED, "uniform", sigma_start=0.1, sigma_end=0.001)
+    found = difference(COSTED, double, uniform)
+    mean = 42.5 * sum((0.05 * 10 ** (-2 * k / 8)) ** 2 for k in range(9)) / 10
+    assert found.kl == pytest.approx(3 * mean)
+    assert found.relative == pytest.approx(3)
+    assert found.elsewhere == pytest.approx(0, abs=1e-9)
+    near = suggest(COSTED, "uniform", sigma_start=0.051, sigma_end=0.00051)
+    assert not difference(COSTED, near, uniform).told_apart
+
+
+def test_prompts_to_see_a_difference_by_hand() -> None:
+    uniform, double = (suggest(COSTED, "uniform", sigma_start=s, sigma_end=s) for s in (0.01, 0.02))
+    found = difference(COSTED, double, uniform)
+    assert found.interval is not None
+    error = (found.interval[1] - found.interval[0]) / 2 / 1.959964
+    expected = 64 * ((1.959964 + 0.841621) * error / found.kl) ** 2
+    assert found.prompts == math.ceil(expected)
+    alike = suggest(COSTED, "uniform", sigma_start=0.01, sigma_end=0.01)
+    assert difference(COSTED, alike, uniform).prompts is None
+
+
+def test_the_plan_counts_in_kl_and_names_runs_that_are_alike() -> None:
+    scan = with_costs(thorough(rising(4)), [0.03] * 4, [4.0, 4.1, 3.9, 4.0])
+    configs = {
+        name: suggest(scan, name, equal_kl=True, metric="relative_error")
+        for name in ("uniform", "balanced", "targeted")
+    }
+    text = plan(configs, scan=scan)
+    assert "## Effect on the policy" in text
+    assert "**R2 and R1 cannot be told apart**" in text
+    assert "**R3 and R1" not in text
+    assert "does not cost the predictions the same" not in text
+    different = plan(arms("uniform", "balanced", "matched"), scan=COSTED)
+    assert "does not cost the predictions the same" in different
+    assert "`--equal-kl` makes the costs equal" in " ".join(different.split())
+    assert "beats uniform noise and its own controls at equal cost" in different
+    assert "Effect on the policy" not in plan(arms("uniform", "balanced"))
+    assert "Effect on the policy" not in PLAN
+
+
+def test_controls_are_compared_with_their_strategy() -> None:
+    configs = arms("uniform", "variable", "inverse", "shuffled")
+    text = plan(configs, scan=COSTED)
+    for pair in ("R2 against R1", "R3 against R1", "R3 against R2", "R4 against R2"):
+        assert f"| {pair} |" in text
+    assert "R4 against R3" not in text
+
+
+def test_noise_that_can_move_no_answer_is_said_to_be_too_weak() -> None:
+    assert most_moved(0.02, 100) == pytest.approx(1)
+    assert most_moved(2e-6, 100) == pytest.approx(0.01)
+    weak = plan(arms("uniform", sigma_start=0.0001, sigma_end=0.00001), scan=COSTED)
+    # 42.5 * 0.0001^2 = 4.25e-7 nats a token: sqrt(100 * 4.25e-7 / 2) = 0.46 points.
+    assert "**R1 is too weak to be seen**: its noise can move" in weak
+    assert "by 0.5 points at most, and less than 1.7 points" in weak
+    assert "too weak" not in plan(arms("uniform"), scan=COSTED)
+
+
+def test_questions_for_a_difference_are_the_inverse_of_what_can_be_seen() -> None:
+    for seeds in (1, 3, 5):
+        count = questions_for(0.02, 0.6, seeds)
+        assert smallest_difference(0.6, count, seeds) <= 0.02
+        assert smallest_difference(0.6, count - 1, seeds) > 0.02
+    assert "| 2 points | 4,802 | 1,601 | 961 |" in PLAN
+
+
+def test_a_warning_names_the_runs_that_it_is_of() -> None:
+    configs = arms("uniform") | {"strong.yaml": suggest(COSTED, "uniform", sigma_start=0.4)}
+    text = plan(configs, scan=COSTED)
+    assert "- R2: the noise costs 6.8 nats" in text
+    assert "- keep noise out of validation" in text

@@ -9,16 +9,19 @@ from typing import Any
 import injectors
 import pytest
 import yaml
-from made_scans import PROTOTYPE, made, rising
+from made_scans import PROTOTYPE, made, rising, with_costs
 
 from srdd.documents.rin import RinConfig
 from srdd.documents.scan import Scan, load_scan
 from srdd.errors import InputError, UsageError
-from srdd.noise import CONTROLS, STRATEGIES, suggest
+from srdd.noise import BY_COST, CONTROLS, STRATEGIES, suggest
 from srdd.noise.exports import TRAINERS, export, form_of
 
 REFERENCE = load_scan(PROTOTYPE)
 NAMED = made(rising(12))
+COSTED = with_costs(
+    NAMED, [0.01 * n for n in (9, 1, 8, 2, 7, 3, 6, 4, 5, 9, 1, 2)], rising(12, 9, 1)
+)
 ONE_RATIO = {"high": (0.05, 0.001), "medium": (0.03, 0.0006)}
 
 Injector = Callable[[Mapping[str, Any], str, int], float]
@@ -43,7 +46,13 @@ def expected_sigma(config: RinConfig, layer: int | None, stage: int) -> float:
 
 
 def configurations(scan: Scan) -> list[RinConfig]:
-    plain = [suggest(scan, name) for name in (*STRATEGIES, *CONTROLS) if name != "zone"]
+    known = [name for name in STRATEGIES if scan.sensitivity is not None or name not in BY_COST]
+    plain = [suggest(scan, name) for name in (*known, *CONTROLS) if name != "zone"]
+    if scan.sensitivity is not None:
+        plain += [
+            suggest(scan, "zone", equal_kl=True, tiers=ONE_RATIO),
+            suggest(scan, target_kl=0.1),
+        ]
     return [
         *plain,
         suggest(scan, "targeted", control="inverse"),
@@ -61,7 +70,7 @@ def parsed(config: RinConfig, consumer: str, form: str) -> Any:
 @pytest.mark.parametrize("consumer", ["guide", "verl-rin"])
 @pytest.mark.parametrize("form", ["yaml", "json"])
 def test_every_norm_gets_its_sigma_in_every_stage(consumer: str, form: str) -> None:
-    for config in configurations(NAMED):
+    for config in [*configurations(NAMED), *configurations(COSTED)]:
         root = parsed(config, consumer, form)
         for layer, module in modules_of(NAMED):
             for stage in range(10):
@@ -126,7 +135,7 @@ def test_equal_multipliers_become_the_schedule_there() -> None:
 
 
 def test_srdd_s_own_form_loses_nothing() -> None:
-    for config in [*configurations(NAMED), suggest(REFERENCE, "zone")]:
+    for config in [*configurations(NAMED), *configurations(COSTED), suggest(REFERENCE, "zone")]:
         assert RinConfig.parse(export(config, "srdd").encode(), "x") == config
 
 
@@ -255,6 +264,8 @@ def test_layers_whose_names_end_alike_get_their_whole_names() -> None:
         (suggest(NAMED, "targeted"), "qerl", None, "QeRL puts the same noise", "uniform"),
         (suggest(NAMED, "variable"), "surogate", None, "Surogate puts the same", "uniform"),
         (suggest(NAMED, "zone"), "qerl", None, "QeRL puts the same noise", "uniform"),
+        (suggest(COSTED, "balanced"), "qerl", None, "QeRL puts the same noise", "uniform"),
+        (suggest(COSTED, "matched"), "surogate", None, "Surogate puts the same", "uniform"),
         (suggest(NAMED, "zone"), "surogate", "json", "Surogate puts the same", "uniform"),
         (
             suggest(NAMED, "uniform", exclude=["post_"]),
