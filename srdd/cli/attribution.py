@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from srdd.cli import console, scans
+from srdd.cli import console
 from srdd.errors import InputError, SrddError, UsageError
 from srdd.reports.text import safe
 
@@ -46,6 +46,8 @@ def read_scan(source: str | None) -> Scan | None:
     """
     if source is None:
         return None
+    from srdd.cli import scans  # reads documents, which a help page does not need
+
     scan = scans.load(source)
     if scan.sensitivity is None:
         raise InputError(
@@ -71,6 +73,8 @@ def attribute(evaluation: Evaluation, scan: Scan | None, source: str | None) -> 
         except InputError as error:
             console.warn(f"{error.message}; {error.hint}")
             return evaluation
+    from srdd.cli import scans
+
     for _, path in zip(range(MOST), scans.newest_first(Path()), strict=False):
         try:
             found = load_scan(path)
