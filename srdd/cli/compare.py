@@ -33,12 +33,14 @@ def compare(
     fail_on: list[str] = [],
     count_unsure: bool = False,
     by: str = "layer",
+    format: str | None = None,
     form: str | None = None,
 ) -> None:
-    """Compare two scans layer by layer, with gates for CI.
+    """Compare two scans, or the weights of two model folders.
 
-    Checkpoints, formats or scale rules. Intervals come from the prompts, paired where both scans
-    have the same. Needs no model.
+    Scans layer by layer, with gates for CI: checkpoints, formats or scale rules. Intervals come
+    from the prompts, paired where both scans have the same. Needs no model. Of two model folders:
+    how many weights have another code in a format, and how far they moved.
     """
     from srdd.cli.scans import load
     from srdd.comparison import compare_scans, judge
@@ -46,6 +48,19 @@ def compare(
 
     form = form_of(form, destination.output, FORMS)
     target = destination.path()
+    if _is_model(old) and _is_model(new):
+        unused = site or fail_on or old_format or new_format or count_unsure
+        if unused or metric != "sqnr_db":
+            raise UsageError(
+                "of two model folders only codes of weights are compared",
+                "leave out --site, --metric, --old-format, --new-format and --fail-on",
+            )
+        destination.write(_oscillation(old, new, format or "mxfp4", by, form))
+        return
+    if format is not None:
+        raise UsageError(
+            "--format is for two model folders", "name --old-format and --new-format of scans"
+        )
     gates = [_gate(text) for text in fail_on]
     _check_two(old, new, old_format, new_format)
     names = tuple("standard input" if source == "-" else safe(source) for source in (old, new))
@@ -66,6 +81,30 @@ def compare(
         _say_outcomes(outcomes)
     if not all(outcome.passed for outcome in outcomes):
         raise typer.Exit(1)
+
+
+def _is_model(source: str) -> bool:
+    return (Path(source) / "config.json").is_file()
+
+
+def _oscillation(old: str, new: str, format: str, by: str, form: str) -> bytes | list[Block]:
+    """Two model folders: bytes, or what to print on a terminal."""
+    from srdd.cli import loading
+    from srdd.reports import markdown
+    from srdd.reports.oscillation_view import oscillation_blocks, oscillation_csv
+
+    if Path(old).samefile(new):
+        raise UsageError(f"OLD and NEW are the same folder, {old}", "name another checkpoint")
+    with loading.progress() as listener:
+        from srdd.measurement.oscillation import measure_oscillation
+
+        found = measure_oscillation(old, new, format, listener=listener)
+    if form == "json":
+        return found.to_json()
+    if form == "csv":
+        return oscillation_csv(found, by).encode()
+    blocks = oscillation_blocks(found, by)
+    return blocks if form == "terminal" else markdown.render(blocks).encode()
 
 
 def _check_two(old: str, new: str, old_format: str | None, new_format: str | None) -> None:

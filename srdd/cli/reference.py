@@ -21,6 +21,7 @@ DOCUMENTS = {
     "recipe": "srdd.documents.recipe:Recipe",
     "evaluation": "srdd.documents.evaluation:Evaluation",
     "comparison": "srdd.documents.comparison:Comparison",
+    "oscillation": "srdd.documents.oscillation:Oscillation",
 }
 
 

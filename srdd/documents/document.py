@@ -220,6 +220,7 @@ READERS = {
     "srdd.rin": "that is a noise configuration: `srdd eval --rin` reads it",
     "srdd.recipe": "that is a recipe: `srdd.load_recipe` reads it",
     "srdd.evaluation": "that is the result of `srdd eval`, for programs to read",
+    "srdd.oscillation": "that is the result of `srdd compare` of two models, for programs to read",
     "srdd.comparison": "that is the result of `srdd compare`, for programs to read",
 }
 """Kinds of documents, and who reads them."""

@@ -245,6 +245,18 @@ def _check_weights(path: Path, allow_pickle: bool) -> None:
         raise pickle_only(str(path), pickles[0])
 
 
+def safetensors_of(path: Path) -> list[str]:
+    """Names of the files in a model's folder that hold its weights.
+
+    Raises:
+        InputError: they are not safetensors, or one is missing.
+    """
+    _check_weights(path, allow_pickle=False)
+    if (path / "model.safetensors").exists():
+        return ["model.safetensors"]
+    return _indexed(path, path / "model.safetensors.index.json")
+
+
 def _indexed(path: Path, index: Path) -> list[str]:
     """The weight files that an index names, all of which are there."""
     try:

@@ -130,6 +130,22 @@ def quantize(
     return _quantize(x, spec, rounding, keys, kernel)
 
 
+@torch.no_grad()
+def codes(x: Tensor, spec: FormatSpec) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Scales, scaled magnitudes, elements and values of `x` (tokens, channels), by block.
+
+    As srdd.numerics.kernels.eager.codes; of a format with a rotation, those of the rotated values.
+
+    Raises:
+        UsageError: as `row_sums`.
+    """
+    check_input(x)
+    if spec.format.rotation:
+        rotation.check_channels(x.shape[1], spec.format)
+        x = rotation.rotate(x, spec.format.rotation)
+    return eager.codes(x, spec)
+
+
 def _quantize(x: Tensor, spec: FormatSpec, rounding: str, keys: Tensor, kernel: str) -> Tensor:
     if kernel == "auto" and x.device.type == "cpu":
         from srdd.numerics.kernels import cpu

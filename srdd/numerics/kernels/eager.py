@@ -121,6 +121,25 @@ def quantize(x: Tensor, spec: FormatSpec, rounding: str, keys: Tensor) -> Tensor
     return torch.where(torch.isfinite(x), y.copysign(x), x)
 
 
+def codes(x: Tensor, spec: FormatSpec) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What `x` (tokens, channels) is stored as, rounded to even.
+
+    Returns:
+        Scales, float64 (tokens, blocks, 1); scaled magnitudes, float32 (tokens, blocks, block);
+        elements with their sign, the same; and the values, the same. A ragged last block is filled
+        up with NaN values. Non-finite values have the element 0.
+    """
+    scale, v, q, _ = _round_blocks(x, spec, "even", torch.arange(len(x), device=x.device))
+    missing = v.shape[1] * v.shape[2] - x.shape[1]
+    values = torch.nn.functional.pad(x.float(), (0, missing), value=torch.nan).reshape(v.shape)
+    return scale, v, q.copysign(values), values
+
+
+def spacing(v: Tensor, element: Element) -> Tensor:
+    """The distance of an element's codes at scaled magnitudes `v`, float32 of the same shape."""
+    return _power_of_two(_exponent(v, element))
+
+
 def _round_blocks(x: Tensor, spec: FormatSpec, rounding: str, keys: Tensor) -> Blocks:
     """Scale and round `x` (tokens, channels), one of the supported dtypes."""
     tokens, channels = x.shape
@@ -179,8 +198,7 @@ _SCALED = {"e8m0": _by_power_of_two, "e4m3": _by_two_levels, "fp32": _by_float32
 
 def _to_grid(v: Tensor, element: Element, rounding: str, draws: Tensor | None) -> Tensor:
     """Round scaled magnitudes to the element's grid; `draws` are for `stochastic`, else None."""
-    exponent = (v.view(torch.int32) >> 23) - 127  # of a subnormal, -127: below any grid's least
-    exponent = exponent.clamp(min=element.min_exponent) - element.mantissa_bits
+    exponent = _exponent(v, element)
     steps = v * _power_of_two(-exponent)
     whole = steps.floor()
     if rounding == "even":
@@ -190,6 +208,12 @@ def _to_grid(v: Tensor, element: Element, rounding: str, draws: Tensor | None) -
     elif draws is not None:
         whole = whole + (draws < steps - whole)
     return (whole * _power_of_two(exponent)).clamp(max=element.largest)
+
+
+def _exponent(v: Tensor, element: Element) -> Tensor:
+    """Of the distance between codes at magnitudes `v`, as a power of two."""
+    exponent = (v.view(torch.int32) >> 23) - 127  # of a subnormal, -127: below any grid's least
+    return exponent.clamp(min=element.min_exponent) - element.mantissa_bits
 
 
 def _power_of_two(exponent: Tensor) -> Tensor:
