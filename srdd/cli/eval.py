@@ -14,6 +14,7 @@ from srdd.cli.rollouts import RolloutOptions
 from srdd.errors import InputError, UsageError
 
 if TYPE_CHECKING:
+    from srdd.documents.recipe import Recipe
     from srdd.documents.rin import RinConfig
     from srdd.prompts.reading import PromptSet
 
@@ -67,6 +68,22 @@ def read_noise(rin: str | None, step: int | None, total_steps: int | None) -> Ri
     return load_rin(rin)
 
 
+def read_recipes(files: list[str]) -> dict[str, Recipe]:
+    """Recipes by the names of their files; by whole paths where two have one name.
+
+    Raises:
+        InputError: a recipe cannot be read.
+    """
+    from srdd.documents.recipe import load_recipe
+
+    names = ["standard input" if file == "-" else Path(file).name for file in files]
+    whole = len(set(names)) < len(set(files))
+    return {
+        loading.escaped(file if whole else name): load_recipe(file)
+        for file, name in zip(files, names, strict=True)
+    }
+
+
 def read_text(name: str) -> PromptSet:
     """A file, or standard input for `-`, as one text.
 
@@ -100,6 +117,7 @@ def evaluate(
     format: list[str] = [],
     weights: list[str] = [],
     activations: list[str] = [],
+    recipe: list[str] = [],
     rin: str | None = None,
     step: int | None = None,
     total_steps: int | None = None,
@@ -114,7 +132,13 @@ def evaluate(
     in full precision. Of rollouts also the mismatch: what a trainer would see if they were
     written in these formats.
     """
-    pairs = operands(format, weights, activations)
+    named = format or weights or activations or not recipe
+    pairs = operands(format, weights, activations) if named else []
+    if recipe and (options.include or options.exclude):
+        raise UsageError(
+            "--recipe excludes --include and --exclude: it names its linears",
+            "leave them out, or make another recipe with --pattern",
+        )
     settings = options.settings()
     template = options.apply_chat_template is not None
     other = (prompts.prompts, responses.rollouts, responses.generate) != (None, None, None)
@@ -123,20 +147,30 @@ def evaluate(
             "--text excludes --prompts, --rollouts, --generate, --skip and --apply-chat-template",
             "leave one out",
         )
-    if (rin, prompts.prompts, responses.rollouts, text).count("-") > 1:
+    if [rin, prompts.prompts, responses.rollouts, text, *recipe].count("-") > 1:
         raise UsageError("two options read standard input", "name a file for one of them")
     if not responses.wanted and (clip, scan) != (None, None):
         raise UsageError("--clip and --scan are for --rollouts and --generate", "add one of them")
     target = destination.path()
     ratios, costs = attribution.parse_clip(clip), attribution.read_scan(scan)
     config = read_noise(rin, step, total_steps)
+    recipes = read_recipes(recipe)
     prompt_set = responses.read(prompts) if text is None else read_text(text)
-    if responses.generate is not None and responses.server is None and len(pairs) > 1:
+    ways = len(pairs) + len(recipes)
+    own = responses.generate is not None and responses.server is None
+    if own and (ways > 1 or recipes):
         raise UsageError(
-            f"--generate takes one policy, and there are {len(pairs)} formats",
+            f"--generate takes one policy, and there are {ways} formats"
+            if ways > 1
+            else "--generate takes a format for its policy, and not a recipe",
             "generate with one of them, then give the file of its rollouts with --rollouts",
         )
     source = model.find()
+    if recipes:
+        skeleton = source.skeleton()
+        from srdd.simulation.evaluator import check_names
+
+        check_names(skeleton, recipes)
     server = responses.find_server()
     loaded, reader, origin = source.load()
     from srdd.simulation import simulator
@@ -146,6 +180,7 @@ def evaluate(
     if config is not None:
         name = loading.escaped("stdin" if rin == "-" else str(rin))
         noise = Noise(config, name, step or 0, total_steps or 1, seed)
+    policy = pairs[0] if pairs else (None, None)
     chosen: dict[str, Any] = {"include": options.include, "exclude": options.exclude}
     with loading.progress() as listener:
         prompt_set = responses.own(
@@ -158,14 +193,15 @@ def evaluate(
             options=options,
             server=server,
             listener=listener,
-            policy=None if server else {"operands": pairs[0], **chosen},
-            simulated=lambda: simulator.simulate(loaded, *pairs[0], **chosen),
+            policy=None if server else {"operands": policy, **chosen},
+            simulated=lambda: simulator.simulate(loaded, *policy, **chosen),
         )
         result = evaluate_model(
             loaded,
             reader,
             prompt_set,
             variants=[Variant(*pair) for pair in pairs],
+            recipes=recipes,
             noise=noise,
             as_text=text is not None,
             limit=None if text is None else prompts.limit,

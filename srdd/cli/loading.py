@@ -60,6 +60,12 @@ class Source:
     checkpoint: Checkpoint
     tokenizer: Checkpoint | None
 
+    def skeleton(self) -> nn.Module:
+        """The model's modules without their weights, for checks before those are loaded."""
+        with console.phase("loading torch and transformers"):
+            from srdd.model.load import load_skeleton
+        return load_skeleton(self.checkpoint, trust_remote_code=self.options.trust_remote_code)
+
     def load(self) -> tuple[nn.Module, Any, Origin]:
         """The model, its tokenizer (None where none is needed), and where the two came from."""
         with console.phase("loading torch and transformers"):

@@ -1,9 +1,9 @@
 """The Evaluation document: what quantized operands do to a model's predictions.
 
 A result is one way to run the model: formats of the weights and of the activations, with noise or
-without. Its figures are means over predicted tokens, in nats, with those of each prompt beside
-them, so that intervals can be had again from the file alone. The first result is the model as it
-is; the others are compared with it, prompt by prompt.
+without, or a format for each linear. Its figures are means over predicted tokens, in nats, with
+those of each prompt beside them, so that intervals can be had again from the file alone. The first
+result is the model as it is; the others are compared with it, prompt by prompt.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from srdd.documents.document import Count, Document, Interval, Part
+from srdd.documents.document import AboveZero, Count, Document, Interval, Part
 from srdd.documents.mismatch import Mismatch
 from srdd.documents.rollouts import Rollouts
 
@@ -92,10 +92,29 @@ class NotSimulated(Part):
     reason: str
 
 
+Role = Literal["recipe", "lowest", "heuristic"]
+"""A recipe; its lowest format everywhere; or what people choose by habit at about its bits."""
+
+
+class Assigned(Part):
+    """A format for each linear, in place of one for all.
+
+    `name` is of the recipe's file, or says which linears get which format. `bits` are the average
+    over the recipe's weights with their scales; `predicted_kl` is null where nothing predicts it.
+    """
+
+    name: str
+    role: Role
+    bits: AboveZero
+    predicted_kl: Positive | None
+    predicted_interval: Interval | None
+
+
 class Result(Part):
     """One way to run the model, and how well it predicts.
 
-    Formats are null where an operand is not quantized. `loss` is the mean negative log-likelihood,
+    Formats are null where an operand is not quantized, and where `assigned` says what linears get.
+    `loss` is the mean negative log-likelihood,
     `perplexity` its exponential, `loss_difference` the loss minus that of the model as it is, `kl`
     the mean Kullback-Leibler divergence KL(model as it is || this) between the distributions of the
     next token. A figure is null where it is not finite, and an interval where there is one prompt
@@ -106,6 +125,7 @@ class Result(Part):
     weights: str | None
     activations: str | None
     noise: bool
+    assigned: Assigned | None = None
     loss: Positive | None
     loss_interval: Interval | None
     perplexity: Positive | None
@@ -123,7 +143,40 @@ class Result(Part):
     @property
     def is_plain(self) -> bool:
         """Whether this is the model as it is."""
-        return self.weights is None and self.activations is None and not self.noise
+        formats = self.weights or self.activations or self.assigned
+        return formats is None and not self.noise
+
+
+class Compared(Part):
+    """Another assignment beside a recipe.
+
+    `kl_difference` is its `kl` minus the recipe's, with an interval over the same prompts: positive
+    where the recipe costs less. Null where a figure is not finite.
+    """
+
+    name: str
+    kl_difference: float | None
+    kl_difference_interval: Interval | None
+
+    @property
+    def outcome(self) -> Literal["costs more", "costs less", "open"]:
+        """Whether the other costs more than the recipe; open where the interval contains 0."""
+        low, high = self.kl_difference_interval or (0.0, 0.0)
+        return "costs more" if low > 0 else "costs less" if high < 0 else "open"
+
+
+class RecipeResult(Part):
+    """A recipe that was run, beside others of about the same bits.
+
+    `name` is that of its result, `fingerprint` of the recipe, `ratio` the predicted KL over the
+    measured one. `of_these_weights` says whether it was made from a scan of this very model.
+    """
+
+    name: str
+    fingerprint: str
+    of_these_weights: bool | None
+    ratio: Positive | None
+    others: list[Compared]
 
 
 class Evaluation(Document):
@@ -136,6 +189,7 @@ class Evaluation(Document):
     settings: Settings
     run: Run
     results: list[Result] = Field(min_length=2)
+    recipes: list[RecipeResult] = []
     warnings: list[str]
 
     def check(self) -> None:
@@ -144,11 +198,18 @@ class Evaluation(Document):
         Raises:
             ValueError: they are not.
         """
-        kinds = [(result.weights, result.activations, result.noise) for result in self.results]
+        kinds = [
+            (one.weights, one.activations, one.assigned and one.assigned.name, one.noise)
+            for one in self.results
+        ]
         if not self.results[0].is_plain or len(set(kinds)) < len(kinds):
             raise ValueError("results: the first is not the model as it is, or one occurs twice")
         if self.settings.noise is None and any(noise for *_, noise in kinds):
             raise ValueError("results: one has noise, and the settings have none")
+        names = {one.assigned.name for one in self.results if one.assigned}
+        for recipe in self.recipes:
+            if not {recipe.name, *(other.name for other in recipe.others)} <= names:
+                raise ValueError(f"recipes: {recipe.name} is compared with what has no result")
         lengths = {len(self.text.indices), len(self.text.predicted)}
         for result in self.results:
             lengths |= {len(result.loss_by_prompt), len(result.kl_by_prompt or self.text.indices)}

@@ -180,6 +180,30 @@ def load_model(
     return Loaded(model, commit, tuple(notes))
 
 
+def load_skeleton(checkpoint: Checkpoint, *, trust_remote_code: bool = False) -> nn.Module:
+    """The modules of a model without its weights, which takes no time beside loading those.
+
+    Raises:
+        InputError: its config cannot be read, or is not that of a causal language model.
+    """
+    with quiet_imports():
+        from transformers import AutoConfig, AutoModelForCausalLM
+    source = _source(checkpoint, trust_remote_code)
+    try:
+        with _silenced(), torch.device("meta"):
+            config = AutoConfig.from_pretrained(checkpoint.location, **source)
+            refuse_quantized(checkpoint.name, config)
+            refuse_other_tasks(checkpoint.name, config.to_dict())
+            model: nn.Module = AutoModelForCausalLM.from_config(
+                config, trust_remote_code=trust_remote_code
+            )
+    except SrddError:
+        raise
+    except Exception as error:  # as above
+        raise _explain(error, checkpoint) from error
+    return model
+
+
 def _source(checkpoint: Checkpoint, trust_remote_code: bool) -> dict[str, Any]:
     """Options of every from_pretrained for a checkpoint."""
     revision = {} if checkpoint.revision is None else {"revision": checkpoint.revision}

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from srdd.documents.evaluation import Evaluation, Result
 from srdd.errors import counted
 from srdd.reports.mismatch_view import mismatch_blocks
+from srdd.reports.recipe_result_view import recipe_blocks
 from srdd.reports.view import Block, Cell, Column, Estimate, Field, Measure, Text, Word, tabulate
 
 NATS = Measure("nats", digits=4)
@@ -43,13 +46,17 @@ def evaluation_blocks(evaluation: Evaluation) -> list[Block]:
         estimate("kl"),
         Field[Result](Column("", align="left", priority=2), _open),
     ]
-    table = tabulate("Predictions of the next token", fields, evaluation.results)
+    alike = [one for one in evaluation.results if one.assigned is None]
+    blocks: list[Block] = [Text(_heading(evaluation), "heading"), *mismatch_blocks(evaluation)]
+    if len(alike) > 1:
+        blocks += [
+            Text(_answer(alike, plain), "answer"),
+            tabulate("Predictions of the next token", fields, alike),
+            Text(_legend(evaluation), "note"),
+        ]
     return [
-        Text(_heading(evaluation), "heading"),
-        *mismatch_blocks(evaluation),
-        Text(_answer(evaluation), "answer"),
-        table,
-        Text(_legend(evaluation), "note"),
+        *blocks,
+        *recipe_blocks(evaluation),
         *(Text(warning, "warning") for warning in evaluation.warnings),
     ]
 
@@ -72,12 +79,12 @@ def _name(result: Result, plain: str) -> str:
     return " and ".join(parts) + (" with noise" if result.noise else "")
 
 
-def _answer(evaluation: Evaluation) -> str:
+def _answer(results: Sequence[Result], plain: str) -> str:
     """Which way of running it costs most and least."""
     known = sorted(
         (
             result
-            for result in evaluation.results
+            for result in results
             if result.kl is not None and (result.weights or result.activations)
         ),
         key=lambda result: result.kl or 0.0,
@@ -89,7 +96,7 @@ def _answer(evaluation: Evaluation) -> str:
     def cost(one: Result) -> str:
         column = Column("KL", NATS)
         kl = column.text(Estimate(one.kl, one.kl_interval))
-        return f"{_name(one, evaluation.model.dtype)}: KL {kl} nats a token"
+        return f"{_name(one, plain)}: KL {kl} nats a token"
 
     if best is worst:
         return f"{cost(best)}."

@@ -81,7 +81,9 @@ def mismatch_blocks(evaluation: Evaluation) -> list[Block]:
 def _label(result: Result) -> str:
     """A variant in few words: `mxfp4:floor` for both operands, else which one."""
     weights, activations = result.weights, result.activations
-    if weights == activations:
+    if result.assigned is not None:
+        name = result.assigned.name
+    elif weights == activations:
         name = weights or "full precision"
     elif activations is None:
         name = f"weights {weights}"

@@ -4,6 +4,7 @@ prompts ──► model as it is   ──► logits ─┐
         └─► simulated, noisy ──► logits ─┴─► nll, kl by prompt ──► means with intervals
 
 pieces        texts that have something to predict
+assignments   recipes, and what they are compared with
 variants      formats and noise; running one after the other, with one set of quantized weights at
               a time and no logits beyond a batch
 predictions   logits -> sums of nll and kl for each prompt
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any, Literal
 
@@ -24,6 +25,7 @@ import torch
 from torch import nn
 
 from srdd.documents import evaluation as schema
+from srdd.documents.recipe import Recipe
 from srdd.errors import UsageError, counted
 from srdd.measurement.forward import (
     tokenize_for,
@@ -43,13 +45,14 @@ from srdd.prompts.batches import TokenizedPrompts, make_batches
 from srdd.prompts.reading import PromptSet
 from srdd.prompts.rollouts import RolloutSet
 from srdd.simulation import predictions
+from srdd.simulation.assignments import check_names, runs_of
 from srdd.simulation.mismatch import Collector
 from srdd.simulation.pieces import piece_length, pieces_of, predictable
 from srdd.simulation.results import result_of, warn_of_results
 from srdd.simulation.simulator import Simulation
 from srdd.simulation.variants import Noise, Runner, Variant, all_variants
 
-__all__ = ["Noise", "Variant", "evaluate_model"]
+__all__ = ["Noise", "Variant", "check_names", "evaluate_model"]
 
 
 def evaluate_model(
@@ -57,7 +60,8 @@ def evaluate_model(
     tokenizer: Any,
     prompts: PromptSet | RolloutSet | Sequence[Any] | None = None,
     *,
-    variants: Sequence[Variant] = (Variant("mxfp4", "mxfp4"),),
+    variants: Sequence[Variant] | None = None,
+    recipes: Mapping[str, Recipe] | None = None,
     noise: Noise | None = None,
     as_text: bool = False,
     include: Sequence[str] = (),
@@ -77,7 +81,10 @@ def evaluate_model(
         tokenizer: its tokenizer.
         prompts: strings, lists of chat messages, a PromptSet or a RolloutSet, of which response
             tokens are predicted; the built-in prompts for None.
-        variants: how to run the model, besides as it is.
+        variants: how to run the model, besides as it is; in mxfp4 (W4A4) for None where there are
+            no recipes.
+        recipes: formats of single linears, by a name for each. Each recipe runs beside its lowest
+            format everywhere and beside what people choose by habit at about as many bits.
         noise: with it, every variant is run once more with noise, and so is the model as it is.
         as_text: take the prompts as one text each and cut them into pieces of `max_length` tokens,
             which then count as prompts; PIECE tokens for None.
@@ -95,9 +102,11 @@ def evaluate_model(
         The document. The model is as it was before.
 
     Raises:
-        UsageError: an unknown format; no variant; a step outside the run; an empty range `clip`.
+        UsageError: an unknown format; no variant; a step outside the run; an empty range `clip`;
+            patterns together with recipes.
         InputError: no decoder stack; no prompt with a token to predict; too little memory for a
-            single prompt; a configuration for another model; a model that is quantized already.
+            single prompt; a configuration or a recipe for another model; a model that is quantized
+            already.
     """
     started, clock = datetime.now(timezone.utc), time.monotonic()
     listener = listener or Listener()
@@ -108,9 +117,18 @@ def evaluate_model(
     check_full_precision(model)
     for sentence in origin.notes:
         listener.warn(sentence)
-    chosen = all_variants(variants, noise)
-    operands = {variant.activations for variant in chosen if variant.activations}
-    warn_of_whole_tensors(sorted(operands), listener)
+    if recipes and (include or exclude):
+        raise UsageError(
+            "include and exclude do not go with recipes, which name their linears",
+            "leave them out, or make another recipe with the patterns",
+        )
+    check_names(model, recipes or {})
+    runs_of_recipes = runs_of(recipes or {})
+    assigned = [each for run in runs_of_recipes for each in (run.own, *run.others)]
+    if variants is None:
+        variants = [] if assigned else [Variant("mxfp4", "mxfp4")]
+    chosen = all_variants([*variants, *(Variant(assignment=each) for each in assigned)], noise)
+    warn_of_whole_tensors(sorted({each for one in chosen for each in one.inputs}), listener)
     if as_text:
         if isinstance(prompts, RolloutSet):
             raise UsageError("rollouts are not one text", "leave as_text out")
@@ -155,6 +173,9 @@ def evaluate_model(
             section = collector.section(tokenizer.decode)
             results[place] = results[place].model_copy(update={"mismatch": section})
     warn_of_results(results, listener)
+    compared = [run.result(results, counts, weights) for run in runs_of_recipes]
+    for recipe in compared:
+        _warn_of_recipe(recipe, listener)
     return schema.Evaluation(
         model=schema.Model(**describe(model, tokenizer, weights, origin)),
         text=schema.Text(
@@ -183,6 +204,7 @@ def evaluate_model(
             elapsed_s=time.monotonic() - clock,
         ),
         results=results,
+        recipes=compared,
         warnings=list(listener.warnings),
     )
 
@@ -195,6 +217,15 @@ def _warn_of_prompts(tokenized: TokenizedPrompts, amount: str, listener: Listene
         listener.warn(f"only {amount}: there are no intervals")
     elif len(tokenized.ids) < FEW_PROMPTS:
         listener.warn(f"only {amount}: intervals may be too narrow")
+
+
+def _warn_of_recipe(recipe: schema.RecipeResult, listener: Listener) -> None:
+    """Warn where the recipe's predicted cost does not apply."""
+    if recipe.of_these_weights is False:
+        listener.warn(
+            f"{recipe.name} was made from a scan of other weights, or of these in another type: "
+            "its predicted KL is theirs"
+        )
 
 
 def _describe_noise(noise: Noise) -> schema.Noise:

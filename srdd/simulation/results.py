@@ -7,7 +7,6 @@ prompts. See srdd.numerics.confidence.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -45,7 +44,12 @@ def result_of(
             result[f"{name}_by_prompt"] = [_finite(value) for value in values / predicted]
     ends = [_exponential(end) for end in result["loss_interval"] or (None, None)]
     missing = simulation.not_simulated
-    result |= asdict(variant) | {
+    assigned = variant.assignment
+    result |= {
+        "weights": variant.weights,
+        "activations": variant.activations,
+        "noise": variant.noise,
+        "assigned": None if assigned is None else assigned.about,
         "perplexity": _exponential(result["loss"]),
         "perplexity_interval": None if None in ends else ends,
         "simulated": sum(name not in missing for name in simulation.modules),
@@ -59,9 +63,8 @@ def warn_of_results(results: list[schema.Result], listener: Listener) -> None:
     for result in results:
         if result.loss is None or (result.kl is None and not result.is_plain):
             listener.warn(
-                "NON-FINITE VALUES: the model's predictions hold NaN or infinity, with weights "
-                f"{result.weights or 'as they are'} and activations "
-                f"{result.activations or 'as they are'}"
+                "NON-FINITE VALUES: the model's predictions hold NaN or infinity, with "
+                + _formats_of(result)
             )
     missing = {each.module: each.reason for result in results for each in result.not_simulated}
     for reason in dict.fromkeys(missing.values()):
@@ -70,6 +73,13 @@ def warn_of_results(results: list[schema.Result], listener: Listener) -> None:
             f"{counted(len(names), 'linear')} computed in full precision, {names[0]} first: "
             f"{reason}"
         )
+
+
+def _formats_of(result: schema.Result) -> str:
+    if result.assigned is not None:
+        return result.assigned.name
+    operands = (("weights", result.weights), ("activations", result.activations))
+    return " and ".join(f"{name} {spec or 'as they are'}" for name, spec in operands)
 
 
 def _finite(value: float) -> float | None:

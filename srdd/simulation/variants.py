@@ -20,6 +20,7 @@ from srdd.numerics.formats import parse_spec
 from srdd.prompts.batches import Batch, TokenizedPrompts
 from srdd.rin.inject import noisy
 from srdd.simulation import predictions
+from srdd.simulation.assignments import Assignment
 from srdd.simulation.mismatch import Collector
 from srdd.simulation.simulator import Simulation, simulate
 
@@ -29,11 +30,22 @@ MUCH_UNCHANGED = 0.1
 
 @dataclass(frozen=True)
 class Variant:
-    """Formats of a model's operands, None for full precision, and whether there is noise."""
+    """Formats of a model's operands, None for full precision, and whether there is noise.
+
+    Attributes:
+        assignment: formats of single linears, in place of those.
+    """
 
     weights: str | None = None
     activations: str | None = None
     noise: bool = False
+    assignment: Assignment | None = None
+
+    @property
+    def inputs(self) -> set[str]:
+        """The formats of what goes into linears."""
+        own = self.assignment.modules.values() if self.assignment else ()
+        return {spec for _, spec in ((None, self.activations), *own) if spec is not None}
 
 
 @dataclass(frozen=True)
@@ -64,7 +76,10 @@ def all_variants(variants: Sequence[Variant], noise: Noise | None) -> list[Varia
     def named(spec: str | None) -> str | None:
         return None if spec is None else str(parse_spec(spec))
 
-    result = [Variant(named(each.weights), named(each.activations)) for each in variants]
+    result = [
+        replace(each, weights=named(each.weights), activations=named(each.activations), noise=False)
+        for each in variants
+    ]
     if noise is not None:
         plain_too = (Variant(), *result)
         result = [variant for each in plain_too for variant in (each, replace(each, noise=True))]
@@ -124,6 +139,10 @@ class Runner:
 
     def _simulated(self, variant: Variant) -> AbstractContextManager[Simulation]:
         operands = variant.weights, variant.activations
+        if variant.assignment is not None:
+            if variant.assignment.is_plain:
+                return nullcontext(Simulation())
+            return simulate(self.model, modules=variant.assignment.modules)
         if operands == (None, None):
             return nullcontext(Simulation())
         return simulate(self.model, *operands, include=self.include, exclude=self.exclude)

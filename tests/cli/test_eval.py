@@ -11,12 +11,14 @@ from typing import Any, NamedTuple
 
 import families
 import pytest
+from made_recipes import for_llama
 
 from srdd import load_scan, suggest
 from srdd.cli import app
-from srdd.cli.eval import operands
+from srdd.cli.eval import operands, read_recipes
 from srdd.documents.evaluation import Evaluation
 from srdd.errors import UsageError
+from srdd.model import load
 from srdd.noise.exports import export
 
 TEXT = "What is 12 times 12?\nOnce upon a time.\ndef add(a, b):\nHello there\n"
@@ -189,9 +191,79 @@ def test_a_configuration_of_another_model_is_refused(
     assert "scan" in hint
 
 
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    """A recipe for the model in `folder`."""
+    file = tmp_path / "recipe.json"
+    formats = {f"model.layers.{layer}.mlp.down_proj": "bf16" for layer in (0, 2)}
+    for_llama(families.shared("llama"), formats).save(file)
+    return file
+
+
+def test_a_recipe_runs_beside_its_lowest_format(
+    srdd: Command, folder: Path, text: Path, recipe: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.json"
+    for_llama(families.shared("llama"), {}, "weight").save(other)
+    told = srdd(
+        *("eval", folder, "--prompts", text, "--recipe", recipe, "--recipe", other),
+        *("-o", "out.json"),
+    )
+    assert told.code == 0, told.err
+    found = Evaluation.load("out.json")
+    assert [each.name for each in found.recipes] == ["recipe.json", "other.json"]
+    assert max(map(len, told.out.splitlines())) <= 80
+    words = " ".join(told.out.split())
+    kl = {one.assigned.name: one.kl for one in found.results if one.assigned}
+    for each in found.recipes:
+        assert f"{each.name} costs {1000 * kl[each.name]:.2f} ±" in words
+        assert f"(ratio {each.ratio:.2f})" in words
+    shown = told.out.replace("\n", "")
+    for one in found.recipes[0].others:
+        assert f"{1000 * one.kl_difference:+.2f} ±" in shown
+    assert "Predictions of the next token" not in told.out
+
+
+def test_recipes_of_one_name_go_by_their_paths(recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    other = tmp_path / "b" / recipe.name
+    other.write_bytes(recipe.read_bytes())
+    assert list(read_recipes([str(recipe), str(recipe)])) == ["recipe.json"]
+    assert list(read_recipes([str(recipe), str(other)])) == [str(recipe), str(other)]
+
+
+def test_formats_stand_in_a_table_of_their_own(
+    srdd: Command, folder: Path, text: Path, recipe: Path
+) -> None:
+    told = srdd("eval", folder, "--prompts", text, "--recipe", recipe, "--format", "nvfp4")
+    assert told.code == 0, told.err
+    assert [row.split()[0] for row in table(told.out)[1:]] == ["float32", "nvfp4:token"]
+    assert "recipe.json beside others" in told.out
+
+
+def test_a_recipe_for_another_model_is_refused_before_its_weights_are_read(
+    srdd: Command,
+    text: Path,
+    recipe: Path,
+    tokenizer: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(load, "load_model", lambda *given, **named: pytest.fail("it was loaded"))
+    other = tmp_path / "other"
+    families.new("phi3").save_pretrained(other)
+    tokenizer.save_pretrained(other)
+    message, hint = srdd.fails("eval", other, "--prompts", text, "--recipe", recipe)
+    assert message.startswith("recipe.json names 15 linears that this model does not have")
+    assert "qkv_proj" in hint
+
+
 @pytest.mark.parametrize(
     ("arguments", "message", "hint"),
     [
+        (("--recipe", "none.json"), "there is no file none.json", "srdd"),
+        (("--recipe", "{recipe}", "--include", "mlp"), "--recipe excludes", "--pattern"),
+        (("--recipe", "-", "--prompts", "-"), "standard input", "file"),
         (("--format", "mxfp3"), "unknown format 'mxfp3'", "mxfp4"),
         (("--weights", "mxfp4:odd"), "unknown scale rule", "floor"),
         (("--activations", "fp4"), "unknown format 'fp4'", "mxfp4"),
@@ -223,9 +295,15 @@ def test_a_configuration_of_another_model_is_refused(
     ],
 )
 def test_bad_input_is_refused(
-    srdd: Command, folder: Path, arguments: tuple[object, ...], message: str, hint: str
+    srdd: Command,
+    folder: Path,
+    recipe: Path,
+    arguments: tuple[object, ...],
+    message: str,
+    hint: str,
 ) -> None:
-    told, next_step = srdd.fails("eval", folder, *arguments)
+    given = [recipe if argument == "{recipe}" else argument for argument in arguments]
+    told, next_step = srdd.fails("eval", folder, *given)
     assert message in told
     assert hint in next_step
 
