@@ -56,9 +56,21 @@ def content() -> dict[str, Any]:
         "bits": kept_bits / sum(m["parameters"] for m in modules),
         "predicted_kl": sum(m["kl"] for m in modules),
         "predicted_interval": [1.4, 1.6],
+        "cross_fit_kl": 1.6,
+        "cross_fit_interval": [1.5, 1.7],
         "all_low_kl": 1.9,
         "formats": list(FORMATS),
         "modules": modules,
+        "comparisons": [
+            {
+                "name": "down_proj in bf16",
+                "bits": 6.5,
+                "kl": 2.0,
+                "recipe_kl": 1.75,
+                "difference": -0.25,
+                "difference_interval": [-0.5, 0.125],
+            }
+        ],
         "left_out": [],
         "warnings": [],
     }

@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from srdd.documents.context import complete_format
-from srdd.documents.document import AboveZero, Count, Document, Interval, Part, Positive
+from srdd.documents.document import AboveZero, Count, Document, Interval, Number, Part, Positive
 from srdd.numerics.formats import parse_spec
 
 KEPT = "bf16"
@@ -118,6 +118,35 @@ class Module(Part):
         return self
 
 
+class Comparison(Part):
+    """A rule without costs, beside the recipe of the same bits.
+
+    Attributes:
+        name: the rule, such as `down_proj in bf16`; see `srdd.recipes.heuristics`.
+        bits: average bits a weight of the rule.
+        kl: its predicted cost, nats a token.
+        recipe_kl: that of the recipes of at most these bits, each chosen by other prompts than it
+            is evaluated on; of the recipe chosen by all where there is one group of prompts.
+        difference: `recipe_kl` minus `kl`; below 0 the recipe costs less.
+        difference_interval: 95 % interval over prompts, paired; null with one group of prompts.
+    """
+
+    name: str
+    bits: AboveZero
+    kl: Positive
+    recipe_kl: Positive
+    difference: Number
+    difference_interval: Interval | None
+
+    @property
+    def verdict(self) -> Literal["lower", "open", "higher"]:
+        """Whether the recipe costs less or more than the rule; open where 0 is in the interval."""
+        if self.difference_interval is None:
+            return "open"
+        low, high = self.difference_interval
+        return "lower" if high < 0 else "higher" if low > 0 else "open"
+
+
 class Recipe(Document):
     """Which linear gets which format. Read one with `srdd.load_recipe`.
 
@@ -127,9 +156,13 @@ class Recipe(Document):
         bits: average bits a weight over `modules`, scales included.
         predicted_kl: sum of the modules' costs, nats a token.
         predicted_interval: its 95 % interval over prompts; null with a single group of prompts.
+        cross_fit_kl: the same sum for recipes of these bits, each chosen by other prompts than it
+            is evaluated on, with its interval; null with a single group of prompts. `predicted_kl`
+            is the cost on the very prompts that chose the recipe, which makes it too low.
         all_low_kl: the same sum with every module in the format of fewest bits; what `50%` of a
             budget is a share of.
         formats: the candidates, by bits, `bf16` last.
+        comparisons: rules that people use, each beside the recipe of its bits.
         left_out: linears of the decoder layers that are not among `modules` because the scan has no
             cost of them; they stay in 16 bits and do not count in `bits`.
         warnings: what a reader has to know.
@@ -146,9 +179,12 @@ class Recipe(Document):
     bits: AboveZero
     predicted_kl: Positive
     predicted_interval: Interval | None
+    cross_fit_kl: Positive | None = None
+    cross_fit_interval: Interval | None = None
     all_low_kl: Positive
     formats: list[Candidate] = Field(min_length=2)
     modules: list[Module] = Field(min_length=1)
+    comparisons: list[Comparison] = []
     left_out: list[str]
     warnings: list[str]
 
@@ -173,6 +209,9 @@ class Recipe(Document):
                 raise ValueError(f"group {each.group} has more than one format")
 
     def _check_figures(self) -> None:
+        for each in self.comparisons:
+            if not _close(each.difference, each.recipe_kl - each.kl):
+                raise ValueError(f"the difference from {each.name} is not that of the two costs")
         if not _close(self.bits, average_bits(self.modules)):
             raise ValueError("bits is not the average over the modules")
         if not _close(self.predicted_kl, math.fsum(m.kl for m in self.modules)):

@@ -73,6 +73,10 @@ KEPT = 3
         (module(1, parameters=0), "greater than or equal to 1"),
         (module(1, more=1), "Extra inputs"),
         (whole(modules=[]), "at least 1 item"),
+        (
+            whole(comparisons=[content()["comparisons"][0] | {"difference": -0.3}]),
+            "difference from down_proj in bf16",
+        ),
     ],
 )
 def test_what_contradicts_itself_is_refused(changed: dict[str, Any], message: str) -> None:
@@ -83,3 +87,13 @@ def test_what_contradicts_itself_is_refused(changed: dict[str, Any], message: st
 def test_another_document_is_named() -> None:
     with pytest.raises(InputError, match="is not a document of kind"):
         Recipe.from_object({"kind": "srdd.rin", "schema_version": 1}, "it")
+
+
+@pytest.mark.parametrize(
+    ("interval", "verdict"),
+    [([-0.5, -0.1], "lower"), ([-0.5, 0.1], "open"), ([0.1, 0.5], "higher"), (None, "open")],
+)
+def test_a_difference_counts_outside_its_interval(interval: Any, verdict: str) -> None:
+    found = content()
+    found["comparisons"][0]["difference_interval"] = interval
+    assert Recipe.from_object(found, "it").comparisons[0].verdict == verdict
