@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from srdd.measurement.scanner import scan_model
     from srdd.noise import suggest
     from srdd.numerics.quantize import fake_quantize, measure
+    from srdd.recipes import recipe
     from srdd.reports.report import report
     from srdd.simulation.evaluator import evaluate_model as evaluate
     from srdd.simulation.simulator import simulate
@@ -40,6 +41,7 @@ _HOMES = {
     "load_scan": "srdd.documents.scan:load_scan",
     "measure": "srdd.numerics.quantize:measure",
     "merge_scans": "srdd.documents.merge:merge_scans",
+    "recipe": "srdd.recipes:recipe",
     "report": "srdd.reports.report:report",
     "rin": "srdd.rin",
     "scan_model": "srdd.measurement.scanner:scan_model",
@@ -63,6 +65,7 @@ __all__ = [
     "load_scan",
     "measure",
     "merge_scans",
+    "recipe",
     "report",
     "rin",
     "scan_model",

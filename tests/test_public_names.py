@@ -24,6 +24,7 @@ NAMES = {
     "load_scan",
     "measure",
     "merge_scans",
+    "recipe",
     "report",
     "rin",
     "scan_model",

@@ -5,10 +5,10 @@ groups       linears that get one format, because one kernel takes them together
 choice       the cheapest choice under a limit, exactly
 problem      the best recipe for a budget, the curve of all budgets, costs on other prompts
 heuristics   what people do without costs
-recipe       from arguments to the document
+choosing     from arguments to the document
 """
 
+from srdd.recipes.choosing import Question, question, recipe, recipe_for
 from srdd.recipes.groups import FUSED
-from srdd.recipes.recipe import Question, question, recipe, recipe_for
 
 __all__ = ["FUSED", "Question", "question", "recipe", "recipe_for"]

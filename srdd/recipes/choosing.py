@@ -73,7 +73,7 @@ class Question:
             for rule in rules
         ]
 
-    def comparisons(self, most_bits: float) -> list[Comparison]:
+    def comparisons(self, most_bits: float | None) -> list[Comparison]:
         """Rules beside recipes of the same bits; without those that leave nothing to choose."""
         least = self.problem.lightest().bits
         return [
