@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperCommand
 
 from srdd import __version__
-from srdd.cli import console, interrupts, reference
+from srdd.cli import console, interrupts, ranks, reference
 from srdd.cli.compare import compare
 from srdd.cli.eval import evaluate
 from srdd.cli.merge import merge
@@ -127,6 +127,10 @@ def run(arguments: list[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in given
     console.be_quiet("--quiet" in given or "-q" in given)
+    if ranks.RANK:
+        if given[:1] and given[0] not in ranks.SHARING:
+            return 0
+        console.mute()
     interrupts.listen()
     try:
         # Not app(): it would turn an interrupt and a closed pipe into exit codes of its own.
@@ -140,14 +144,14 @@ def run(arguments: list[str] | None = None) -> int:
     except SrddError as error:
         if debug:
             console.show_traceback()
-        console.complain(error)
+        _complain(error)
         return 2
     except _USAGE as error:
         # The help for a line without a command is an exception, too.
         if type(error).__name__ == "NoArgsIsHelpError":
             typer.echo(error.format_message())  # type: ignore[attr-defined]
             return 2
-        console.complain(_usage_error(error))
+        _complain(_usage_error(error))
         return 2
     except (KeyboardInterrupt, typer.Abort):
         console.say("interrupted; nothing was written")
@@ -158,12 +162,24 @@ def run(arguments: list[str] | None = None) -> int:
     except OSError as error:
         if error.errno != errno.ENOSPC:
             return _internal(error, debug)
-        console.complain(
+        _complain(
             OutputError("cannot write: the disk is full", "free some space, or write elsewhere")
         )
         return 2
     except Exception as error:
         return _internal(error, debug)
+
+
+def _complain(error: SrddError) -> None:
+    """Print an error; of several processes that fail, the first prints its own."""
+    if not ranks.SHARED:
+        console.complain(error)
+        return
+    from srdd.measurement.processes import is_first_to_fail
+
+    if is_first_to_fail():
+        console.mute(False)
+        console.complain(SrddError(f"rank {ranks.RANK}: {error.message}", error.hint))
 
 
 def _internal(error: Exception, debug: bool) -> int:
@@ -172,7 +188,7 @@ def _internal(error: Exception, debug: bool) -> int:
         console.show_traceback()
     sentence = f"{type(error).__name__}: {error}"
     hint = "report it with the traceback above" if debug else "run again with --debug"
-    console.complain(SrddError(f"internal error: {sentence}", hint))
+    _complain(SrddError(f"internal error: {sentence}", hint))
     return 2
 
 

@@ -6,6 +6,7 @@ bars are for terminals only, and not with NO_COLOR or TERM=dumb.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import traceback
@@ -54,6 +55,7 @@ def _console(kind: type[Console]) -> Console:
     stream = sys.stderr if kind is _Talk else sys.stdout
     whole_lines = not stream.isatty() and "COLUMNS" not in os.environ
     return kind(
+        file=io.StringIO() if _muted else None,
         width=ENDLESS if whole_lines else None,
         stderr=kind is _Talk,
         highlight=False,
@@ -70,6 +72,15 @@ def be_quiet(wanted: bool) -> None:
     """From now on, print progress and notes, or only warnings and errors."""
     global _quiet
     _quiet = wanted
+
+
+_muted = False
+
+
+def mute(wanted: bool = True) -> None:
+    """From now on, print nothing at all: another process speaks for this one."""
+    global _muted
+    _muted = wanted
 
 
 _busy: list[Console] = []
@@ -103,6 +114,8 @@ def show_beside(*parts: RenderableType) -> None:
 
 def write_result(content: bytes) -> None:
     """Write a document to standard output, byte for byte."""
+    if _muted:
+        return
     sys.stdout.buffer.write(content)
     sys.stdout.buffer.flush()
 

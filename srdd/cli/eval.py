@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from srdd.cli import attribution, console, loading
+from srdd.cli import attribution, console, loading, ranks
 from srdd.cli.loading import ModelOptions, PromptOptions, RunOptions
 from srdd.cli.options import command
 from srdd.cli.output import Destination
@@ -172,6 +173,7 @@ def evaluate(
 
         check_names(skeleton, recipes)
     server = responses.find_server()
+    work = loading.work(target, {"command": shlex.join(sys.argv[1:]), "noise": config})
     loaded, reader, origin = source.load()
     from srdd.simulation import simulator
     from srdd.simulation.evaluator import Noise, Variant, evaluate_model
@@ -182,7 +184,7 @@ def evaluate(
         noise = Noise(config, name, step or 0, total_steps or 1, seed)
     policy = pairs[0] if pairs else (None, None)
     chosen: dict[str, Any] = {"include": options.include, "exclude": options.exclude}
-    with loading.progress() as listener:
+    with loading.progress(work) as listener:
         prompt_set = responses.own(
             loaded,
             reader,
@@ -210,6 +212,9 @@ def evaluate(
             origin=origin,
             listener=listener,
         )
+    if ranks.RANK:
+        work.finish()
+        return
     result = attribution.attribute(result, costs, scan)
     if destination.output == "-":
         console.write_result(result.to_json())
@@ -221,5 +226,6 @@ def evaluate(
         if target is not None:
             result.save(target, force=destination.force)
             console.say(f"wrote {target}")
+            work.finish()
     finally:  # it may have taken long: where it cannot be written, at least it is shown
         console.show(*render(evaluation_blocks(result)))

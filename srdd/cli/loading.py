@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from srdd.cli import console, interrupts
+from srdd.cli import console, interrupts, ranks
 from srdd.model.checkpoint import Checkpoint, check_tokenizer, find
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from srdd.measurement.listener import Listener
     from srdd.measurement.provenance import Origin
+    from srdd.measurement.work import Work
     from srdd.prompts.reading import PromptSet
 
 
@@ -69,9 +71,13 @@ class Source:
     def load(self) -> tuple[nn.Module, Any, Origin]:
         """The model, its tokenizer (None where none is needed), and where the two came from."""
         with console.phase("loading torch and transformers"):
+            from srdd.measurement.processes import own_device
             from srdd.measurement.provenance import Origin
             from srdd.model.load import load_model, load_tokenizer
         options = self.options
+        device = options.device
+        if device is None and options.device_map is None and ranks.SHARED:
+            device = own_device()
         with console.phase(f"loading {self.checkpoint.name}"):
             tokenizer = None
             if self.tokenizer is not None:
@@ -81,7 +87,7 @@ class Source:
             loaded = load_model(
                 self.checkpoint,
                 dtype=options.dtype,
-                device=options.device,
+                device=device,
                 device_map=options.device_map,
                 trust_remote_code=options.trust_remote_code,
                 allow_pickle=options.allow_pickle,
@@ -136,18 +142,51 @@ class RunOptions:
         return asdict(self) | {"batch_size": check_batch_size(self.batch_size)}
 
 
+def work(path: Path | None, settings: Mapping[str, object]) -> Work:
+    """How the work is shared with the other processes of torchrun, and kept while it runs.
+
+    Arguments:
+        path: what the result is written to; the file that keeps it meanwhile is named after it, and
+            continued where it is there already. None keeps nothing.
+        settings: what the results depend on besides model and prompts.
+
+    Raises:
+        InputError: the file is there and of other settings.
+    """
+    from srdd.measurement.processes import processes
+    from srdd.measurement.work import Work
+
+    kept = None if path is None else path.with_name(f"{path.name}.partial")
+    named = {name: str(value) for name, value in settings.items()}
+    result = Work(processes(), kept, named)
+    if result.path is not None and result.path.exists():
+        console.say(f"continuing the interrupted run kept in {result.path}")
+    return result
+
+
 def escaped(text: str) -> str:
     """`text` as a document can hold it: what is not UTF-8 in the name of a file is escaped."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 @contextmanager
-def progress() -> Iterator[Listener]:
-    """Shows what the work reports: progress bars one after the other, notes and warnings."""
+def _saying_where_it_is_kept(work: Work) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        if work.path is not None and work.path.exists():
+            console.say(f"what is finished is kept in {work.path}; the same command continues")
+        raise
+
+
+@contextmanager
+def progress(work: Work) -> Iterator[Listener]:
+    """In here the work runs; shows its progress bars one after the other, notes and warnings."""
     from srdd.measurement.listener import Listener
+    from srdd.measurement.work import working
 
     bars: list[console.Progress] = []
-    with ExitStack() as stack:
+    with ExitStack() as stack, _saying_where_it_is_kept(work), working(work):
 
         def started(what: str, amount: int, unit: str) -> None:
             stack.close()

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from srdd.cli import console
+from srdd.cli import console, ranks
 from srdd.cli.loading import PromptOptions, RunOptions, escaped
 from srdd.errors import UsageError
 
@@ -51,6 +51,11 @@ class RolloutOptions:
         from srdd.prompts.rollout_files import parse_columns, read_rollouts
 
         self._check_generation()
+        if self.generate is not None and ranks.SHARED:
+            raise UsageError(
+                "--generate runs in a single process",
+                "generate without torchrun, then give the file of rollouts with --rollouts",
+            )
         if self.rollouts is None:
             if self.columns is not None:
                 raise UsageError(

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from srdd.cli import console, loading
+from srdd.cli import console, loading, ranks
 from srdd.cli.loading import ModelOptions, PromptOptions, RunOptions
 from srdd.cli.options import command
 from srdd.cli.output import Destination
@@ -93,11 +93,12 @@ def scan(
     prompt_set = responses.read(prompts) if plan.needs_prompts else None
     source = model.find(needs_tokenizer=plan.needs_prompts)
     server = responses.find_server()
+    settings = {**vars(plan), "model": model.model, "dtype": model.dtype, "device": model.device}
+    work = loading.work(_kept_as(target, model.model, plan.formats, named), settings)
     loaded, reader, origin = source.load()
     from srdd.measurement.scanner import measure_model
 
-    journal = _journal(target, model.model, plan.formats) if kl_direct else None
-    with loading.progress() as listener:
+    with loading.progress(work) as listener:
         if prompt_set is not None:
             prompt_set = responses.own(
                 loaded,
@@ -110,19 +111,23 @@ def scan(
                 server=server,
                 listener=listener,
             )
-        result = measure_model(loaded, reader, prompt_set, plan, listener, origin, journal)
+        result = measure_model(loaded, reader, prompt_set, plan, listener, origin)
+    if ranks.RANK:
+        work.finish()
+        return
     if target is None:
         console.write_result(result.to_json())
         return
     _deliver(result, target, force=destination.force, named=named, by=by, everything=everything)
-    if journal is not None:
-        journal.unlink(missing_ok=True)  # what it kept is in the scan now
+    work.finish()
 
 
-def _journal(target: Path | None, model: str, formats: list[str]) -> Path:
-    """Where a direct measurement keeps what is finished: beside the scan, in any run the same."""
-    stem = re.sub(r"-\d{8}-\d{6}$", "", default_name(model, formats, datetime.now()).stem)
-    return (target.parent if target is not None else Path()) / f"{stem}.kl.partial"
+def _kept_as(target: Path | None, model: str, formats: list[str], named: bool) -> Path | None:
+    """What the file is named after that keeps an unfinished scan: in any run the same."""
+    if target is None or named:
+        return target
+    name = default_name(model, formats, datetime.now())
+    return target.with_name(re.sub(r"-\d{8}-\d{6}$", "", name.stem))
 
 
 def _deliver(

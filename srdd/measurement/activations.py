@@ -17,6 +17,7 @@ from srdd.measurement.forward import run_halving
 from srdd.measurement.listener import Listener
 from srdd.measurement.plan import Plan
 from srdd.measurement.tallies import NOT_COUNTED
+from srdd.measurement.work import current
 from srdd.model.linears import find_weights, weight_of
 from srdd.model.running import device_of, evaluating
 from srdd.model.structure import Structure
@@ -67,9 +68,15 @@ def measure_activations(
 
     amount = counted(len(tokenized.ids), "prompt" if tokenized.rollouts is None else "rollout")
     listener.started(f"measuring {amount}", tokenized.tokens, "tokens")
+    work = current()
+    batches = make_batches(tokenized, plan.batch_size)
+    own = work.share(batches, [batch.tokens for batch in batches])
     with evaluating(model), capture.hooked(), torch.no_grad():
-        for batch in make_batches(tokenized, plan.batch_size):
+        for batch in work.through(
+            "activations", own, capture, lambda batch: listener.advanced(batch.tokens)
+        ):
             run_halving(batch, run, device, listener)
+    work.unite(capture)
     return capture.measured(), capture.not_measured()
 
 

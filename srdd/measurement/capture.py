@@ -15,6 +15,7 @@ nobody reads (srdd.measurement.tallies), since selecting rows would wait for the
 
 from __future__ import annotations
 
+import json
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -30,10 +31,11 @@ from srdd.measurement.calls import first_float
 from srdd.measurement.plan import Plan
 from srdd.measurement.products import product_sums
 from srdd.measurement.tallies import NOT_COUNTED, Rows, Tally
+from srdd.measurement.work import Part
 from srdd.model.experts import Product, one_by_one, watching
 from srdd.model.linears import Weight, stacked_in, stream_of, weight_of
 from srdd.numerics.floors import floor_of, product_floor_db
-from srdd.numerics.formats import FormatSpec
+from srdd.numerics.formats import FormatSpec, parse_spec
 from srdd.numerics.kernels import row_sums
 
 UNREACHED = "no forward pass went through it"
@@ -60,6 +62,8 @@ class Point:
 
 Key = tuple[Point, FormatSpec, Operands | None]
 
+ORDER = "order"
+
 
 class Capture:
     """Measures points in a plan's formats while batches run through the model.
@@ -77,6 +81,10 @@ class Capture:
         self._points = points
         self._plan = plan
         self._totals: dict[Key, Tally] = {}
+        self._restored: dict[Key, Tally] = {}
+        """Totals of before that no batch has been added to since; see `restore`."""
+        self._order: list[Key] = []
+        """Of the totals that were restored."""
         self._current: dict[Key, Tally] | None = None
         """Sums of the batch that is running; None between batches."""
         self._rows = Rows(torch.empty(0, dtype=torch.int64), None)
@@ -120,6 +128,8 @@ class Capture:
         try:
             yield
             for key, tally in self._current.items():
+                if key in self._restored:
+                    self._totals[key] = self._restored.pop(key).on(tally.device)
                 total = self._totals.setdefault(key, tally)
                 if total is not tally:
                     total.merge(tally)
@@ -240,9 +250,53 @@ class Capture:
             self._current[key] = Tally(sums.device)
         self._current[key].add(sums, replicate.to(sums.device))
 
+    def part(self) -> Part:
+        """What was added up so far; waits for the device."""
+        part = Part(facts={ORDER: []})
+        for (point, spec, operands), tally in self._all_totals().items():
+            name = json.dumps([point.site, point.tensor, str(spec), operands])
+            part.facts[ORDER].append(name)
+            part.sums |= {f"{kind} {name}": sums for kind, sums in tally.arrays().items()}
+        for kind, facts in self._facts().items():
+            for point, values in facts.items():
+                part.facts[json.dumps([kind, point.site, point.tensor])] = values
+        return part
+
+    def restore(self, part: Part) -> None:
+        """Go on from what `part` gave, of the same points."""
+        points = {(point.site, point.tensor): point for point in self._points}
+        self._totals, self._restored = {}, {}
+        self._order = []
+        for name in part.facts[ORDER]:
+            site, tensor, spec, operands = json.loads(name)
+            key = points[site, tensor], parse_spec(spec), operands
+            self._restored[key] = Tally.of(part.sums[f"sums {name}"], part.sums[f"tokens {name}"])
+            self._order.append(key)
+        for name, values in part.facts.items():
+            if name == ORDER:
+                continue
+            kind, site, tensor = json.loads(name)
+            point = points[site, tensor]
+            if kind == "readers":
+                self._readers[point] = list(values)
+            elif kind == "experts":
+                self._experts[point] = set(values)
+            elif kind == "unmatched":
+                self._unmatched[point] = values[0]
+            else:
+                self._widths[point] = values[0]
+
+    def _facts(self) -> dict[str, dict[Point, list[Any]]]:
+        return {
+            "readers": {point: list(names) for point, names in self._readers.items()},
+            "experts": {point: sorted(experts) for point, experts in self._experts.items()},
+            "unmatched": {point: [reason] for point, reason in self._unmatched.items()},
+            "widths": {point: [width] for point, width in self._widths.items()},
+        }
+
     def not_measured(self) -> dict[tuple[str, str], str]:
         """Tensors and sites of points without figures, or with figures in part, with the reason."""
-        measured = {point for point, _, _ in self._totals}
+        measured = {point for point, _, _ in self._all_totals()}
         read_with = {name: point for point, names in self._readers.items() for name in names}
         reasons = {}
         for point in self._points:
@@ -281,9 +335,14 @@ class Capture:
                 floor_db=self._floor_db(point, spec, operands),
                 **tally.read(),
             )
-            for (point, spec, operands), tally in self._totals.items()
+            for (point, spec, operands), tally in self._all_totals().items()
             if point not in self._unmatched
         ]
+
+    def _all_totals(self) -> dict[Key, Tally]:
+        """In the order in which a forward pass comes to them."""
+        order = dict.fromkeys((*self._order, *self._totals))
+        return {key: self._totals.get(key) or self._restored[key] for key in order}
 
     def _floor_db(self, point: Point, spec: FormatSpec, operands: Operands | None) -> float | None:
         if point not in self._widths:

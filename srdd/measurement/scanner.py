@@ -10,7 +10,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -29,6 +28,7 @@ from srdd.measurement.listener import Listener, listening
 from srdd.measurement.plan import Options, Plan
 from srdd.measurement.provenance import Origin, describe_model, describe_rollouts, versions
 from srdd.measurement.weights import measure_weights
+from srdd.measurement.work import current
 from srdd.model.fingerprint import fingerprint
 from srdd.model.linears import find_weights
 from srdd.model.precision import check_full_precision
@@ -102,14 +102,8 @@ def measure_model(
     plan: Plan,
     listener: Listener,
     origin: Origin | None = None,
-    journal: Path | None = None,
 ) -> schema.Scan:
-    """`scan_model` with its options in a plan.
-
-    Arguments:
-        journal: a file in which a direct measurement of the sensitivity keeps what is finished, and
-            from which it goes on.
-    """
+    """`scan_model` with its options in a plan."""
     if not isinstance(model, nn.Module):
         raise UsageError(
             f"the model is a {type(model).__name__}, not a torch module",
@@ -132,6 +126,7 @@ def measure_model(
         warn_of_whole_tensors(plan.formats, listener)
         tokenized = tokenize_for(model, tokenizer, prompts, plan.max_length, plan.chat_template)
     weights = fingerprint(model)
+    current().bind(weights, tokenized.fingerprint if tokenized.ids else "")
 
     measured: list[Measured] = []
     not_measured: dict[tuple[str, str], str] = {}
@@ -152,8 +147,6 @@ def measure_model(
             tokenized,
             plan,
             pad=tokenized.pad_id,
-            fingerprint=weights,
-            journal=journal,
             listener=listener,
         )
 

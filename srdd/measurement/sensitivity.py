@@ -27,6 +27,7 @@ and intervals be had from them.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -50,13 +51,17 @@ from srdd.measurement.magnitudes import magnitudes_of
 from srdd.measurement.passes import Passes, differentiable
 from srdd.measurement.plan import KL_SAMPLES
 from srdd.measurement.scores import Scores
+from srdd.measurement.work import Part, current
 from srdd.model.kinds import kind_of
 from srdd.model.linears import find_weights
 from srdd.model.running import device_of, vocabulary_of
 from srdd.model.selection import Selection
 from srdd.model.structure import Structure
-from srdd.numerics.formats import FormatSpec
+from srdd.numerics.formats import FormatSpec, parse_spec
 from srdd.prompts.batches import Batch, TokenizedPrompts, make_batches, split
+
+TOKENS, ORDER = "tokens", ""
+"""Names in a Part beside those of tensors."""
 
 LOGITS = 1 << 27
 """Logits of a batch at most, where it can be cut: 256 MiB in bfloat16, and twice that in all."""
@@ -154,9 +159,18 @@ def measure_sensitivity(
     )
     vocabulary = vocabulary_of(model) or 1
     with differentiable(model):
-        for batch in make_batches(tokenized, batch_size, pad):
-            for part in _cut(batch, vocabulary):
-                run_halving(part, run.add, device, listener)
+        batches = [
+            part
+            for batch in make_batches(tokenized, batch_size, pad)
+            for part in _cut(batch, vocabulary)
+        ]
+        work = current()
+        own = work.share(batches, [batch.tokens for batch in batches])
+        for batch in work.through(
+            "sensitivity", own, run, lambda batch: listener.advanced(batch.tokens)
+        ):
+            run_halving(batch, run.add, device, listener)
+    work.unite(run)
     return run.result([*(target for layer in layers for target in layer), *others])
 
 
@@ -203,6 +217,36 @@ class _Run:
         self._noise: dict[str, Sums] = {}
         self._by_element: dict[str, Tensor] = {}
         self._unusable: dict[str, str] = {}
+
+    def part(self) -> Part:
+        """What was added up so far."""
+        named = {
+            json.dumps(["change", tensor, str(spec), operands]): sums
+            for (tensor, spec, operands), sums in self._changes.items()
+        }
+        named |= {
+            json.dumps(["joint", *scope, str(spec), operands]): sums
+            for (scope, spec, operands), sums in self._joint.items()
+        }
+        named |= {json.dumps(["noise", tensor]): sums for tensor, sums in self._noise.items()}
+        unusable = self._unusable | {t.tensor: why for t, why in self._passes.unusable.items()}
+        facts = {tensor: [reason] for tensor, reason in unusable.items()}
+        return Part({TOKENS: self._tokens, **named}, facts | {ORDER: list(named)})
+
+    def restore(self, part: Part) -> None:
+        """Go on from what `part` gave."""
+        self._tokens = part.sums[TOKENS].copy()
+        self._changes, self._joint, self._noise = {}, {}, {}
+        for name in part.facts[ORDER]:
+            sums = part.sums[name].copy()
+            match json.loads(name):
+                case "change", tensor, spec, operands:
+                    self._changes[tensor, parse_spec(spec), operands] = sums
+                case "joint", scope, key, spec, operands:
+                    self._joint[(scope, key), parse_spec(spec), operands] = sums
+                case _, tensor:
+                    self._noise[tensor] = sums
+        self._unusable = {name: why[0] for name, why in part.facts.items() if name != ORDER}
 
     def add(self, batch: Batch) -> None:
         """Count one batch, once all of its passes are done."""

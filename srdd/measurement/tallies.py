@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from srdd.documents.records import REPLICATES
 from srdd.numerics import histogram
@@ -41,6 +42,31 @@ class Tally:
         """Add another tally of the same device."""
         self._sums += other._sums
         self._tokens += other._tokens
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is kept."""
+        return self._sums.device
+
+    @classmethod
+    def of(cls, sums: NDArray[Any], tokens: NDArray[Any]) -> Tally:
+        """The tally, on the CPU, that gave `arrays`."""
+        tally = cls(torch.device("cpu"))
+        tally._sums[:REPLICATES] = torch.from_numpy(sums)
+        tally._tokens[:] = torch.from_numpy(tokens)
+        return tally
+
+    def on(self, device: torch.device) -> Tally:
+        """The same on another device."""
+        self._sums, self._tokens = self._sums.to(device), self._tokens.to(device)
+        return self
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What `of` makes a tally from; waits for the device."""
+        return {
+            "sums": self._sums[:REPLICATES].cpu().numpy().copy(),
+            "tokens": self._tokens.cpu().numpy().copy(),
+        }
 
     def read(self) -> dict[str, Any]:
         """The figures of a srdd.documents.records.Measured; waits for the device."""

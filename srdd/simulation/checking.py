@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import os
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,7 +23,6 @@ from srdd.model.running import device_of
 from srdd.model.structure import Structure, find_structure
 from srdd.prompts.batches import TokenizedPrompts
 from srdd.simulation.direct import Change, Sums, measure_directly
-from srdd.simulation.journal import Journal
 
 
 def sensitivity_of(
@@ -34,15 +32,9 @@ def sensitivity_of(
     plan: Plan,
     *,
     pad: int,
-    fingerprint: str,
-    journal: Path | None,
     listener: Listener,
 ) -> schema.Sensitivity:
     """What quantizing each linear costs, as the plan wants it.
-
-    Arguments:
-        fingerprint: of the model's weights, which a journal is known by.
-        journal: where a direct measurement keeps what is finished; nowhere for None.
 
     Raises:
         UsageError, InputError: as srdd.measurement.sensitivity and srdd.simulation.direct.
@@ -66,14 +58,6 @@ def sensitivity_of(
     if plan.rounding != "even" and changes:
         listener.warn("the sensitivity was not checked: simulation rounds to even only")
         changes = []
-    about = {
-        "model": fingerprint,
-        "prompts": tokenized.fingerprint,
-        "include": list(plan.selection.include),
-        "exclude": list(plan.selection.exclude),
-        "skip_first_token": plan.skip_first_token,
-    }
-    kept = Journal(journal, about) if journal is not None and direct else None
     measured: dict[Change, Sums] = {}
     measured_in = None
     if changes:
@@ -94,8 +78,6 @@ def sensitivity_of(
                 pad=pad,
                 batch_size=plan.batch_size,
                 skip_first_token=plan.skip_first_token,
-                known=kept.known if kept else None,
-                done=kept.add if kept else lambda change, sums: None,
                 listener=listener,
             )
         except UsageError as error:

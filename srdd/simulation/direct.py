@@ -7,9 +7,10 @@ goes into the layer at hand, and what comes out of the last one, is kept for all
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -22,6 +23,7 @@ from srdd.documents.scan import Operands
 from srdd.errors import counted
 from srdd.measurement.labels import check_predicted
 from srdd.measurement.listener import Listener
+from srdd.measurement.work import Part, current
 from srdd.model.running import device_of, evaluating, vocabulary_of
 from srdd.model.selection import Selection, only
 from srdd.model.structure import Structure
@@ -77,8 +79,6 @@ def measure_directly(
     pad: int = 0,
     batch_size: int | Literal["auto"] = "auto",
     skip_first_token: bool = False,
-    known: Mapping[Change, Sums] | None = None,
-    done: Callable[[Change, Sums], None] = lambda change, sums: None,
     listener: Listener | None = None,
 ) -> dict[Change, Sums]:
     """KL in nats, summed over the predicted tokens of each group of prompts, (groups,) a change.
@@ -88,8 +88,6 @@ def measure_directly(
     Arguments:
         selection: what a change of all linears changes.
         skip_first_token: leave out what is predicted from each prompt's first token.
-        known: changes that need not be measured again.
-        done: called with each change as soon as it is measured.
         listener: hears beforehand what it takes in all.
 
     Raises:
@@ -97,8 +95,6 @@ def measure_directly(
     """
     listener = listener or Listener()
     selection = selection or Selection()
-    found = {change: sums for change, sums in (known or {}).items() if change in set(changes)}
-    waiting = [change for change in changes if change not in found]
     check_predicted(tokenized, skip_first_token)
     device = device_of(model)
     replay = Replay(model, [layer.module for layer in structure.layers], device)
@@ -107,22 +103,31 @@ def measure_directly(
         for batch in make_batches(tokenized, batch_size, pad)
         for part in predictions.cut(batch, vocabulary_of(model) or 1)
     ]
+    work = current()
+    batches = work.share(batches, [batch.tokens for batch in batches])
+    tokens = sum(batch.tokens for batch in batches)
     group = dict(zip(tokenized.index, map(replicate_of, tokenized.fingerprints), strict=True))
-    passes = passes_of(waiting, len(structure.layers))
+    passes = passes_of(changes, len(structure.layers))
+    order = sorted(changes, key=lambda change: (change.tensor is not None, change.layer))
+    result = _Measured(order)
+
+    def advance(change: Change) -> None:
+        listener.advanced(round(_share(change, len(structure.layers)) * tokens))
+
     with evaluating(model), torch.no_grad():
         clock = time.monotonic()
         states = _States(replay, batches, len(structure.layers))
         took = (time.monotonic() - clock) * passes
         listener.inform(
-            f"measuring {counted(len(waiting), 'change')} directly takes about {passes:,.0f} "
-            f"forward passes over {tokenized.tokens:,} tokens, {_duration(took)}"
+            f"measuring {counted(len(changes), 'change')} directly takes about {passes:,.0f} "
+            f"forward passes over {tokens:,} tokens, {_duration(took)}"
         )
         listener.started(
-            f"measuring {counted(len(waiting), 'change')} directly",
-            round((passes - 2) * tokenized.tokens),
+            f"measuring {counted(len(changes), 'change')} directly",
+            round((passes - 2) * tokens),
             "tokens",
         )
-        for change in sorted(waiting, key=lambda change: (change.tensor is not None, change.layer)):
+        for change in work.through("direct", order, result, advance):
             sums = np.zeros(REPLICATES)
             states.advance(change.layer if change.tensor else 0)
             # The estimate counts every linear, so routers change here as well.
@@ -140,10 +145,24 @@ def measure_directly(
                         plain = states.plain(place)
                     kl = predictions.sums(plain, logits, _scored(batch, skip_first_token))[:, 2]
                     np.add.at(sums, [group[number] for number in batch.index], kl.numpy())
-            found[change] = sums
-            done(change, sums)
-            listener.advanced(round(_share(change, len(structure.layers)) * tokenized.tokens))
-    return found
+            result.sums[change] = sums
+            advance(change)
+    work.unite(result)
+    return result.sums
+
+
+class _Measured:
+    """The sums of each change that was measured."""
+
+    def __init__(self, changes: Sequence[Change]) -> None:
+        self._changes = {json.dumps(astuple(change)): change for change in changes}
+        self.sums: dict[Change, Sums] = {}
+
+    def part(self) -> Part:
+        return Part({n: self.sums[c] for n, c in self._changes.items() if c in self.sums})
+
+    def restore(self, part: Part) -> None:
+        self.sums = {self._changes[name]: sums for name, sums in part.sums.items()}
 
 
 def _duration(seconds: float) -> str:
@@ -158,7 +177,7 @@ class _States:
         self._replay = replay
         self._batches = batches
         self._layers = layers
-        self._usable = replay.works(batches[0])
+        self._usable = bool(batches) and replay.works(batches[0])
         self._layer = 0
         self._entering: list[Tensor | None] = [None] * len(batches)
         self._last: list[Tensor | None] = [None] * len(batches)

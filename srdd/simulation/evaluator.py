@@ -36,6 +36,7 @@ from srdd.measurement.forward import (
 from srdd.measurement.listener import Listener
 from srdd.measurement.plan import check_batch_size, check_max_length
 from srdd.measurement.provenance import Origin, describe, describe_rollouts, versions
+from srdd.measurement.work import current
 from srdd.model.fingerprint import fingerprint
 from srdd.model.precision import check_full_precision
 from srdd.model.running import device_of, evaluating, vocabulary_of
@@ -140,6 +141,7 @@ def evaluate_model(
     amount = counted(len(tokenized.ids), what)
     _warn_of_prompts(tokenized, amount, listener)
     weights = fingerprint(model)
+    current().bind(weights, tokenized.fingerprint)
 
     vocabulary = vocabulary_of(model)
     batches = [

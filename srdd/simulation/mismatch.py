@@ -85,6 +85,16 @@ class Collector:
         }
         self._worst_token = np.zeros((count, 2))
 
+    def arrays(self) -> dict[str, Values]:
+        """What has been added up, by name; the arrays themselves, all of which add."""
+        named = {f"by {writer}": sums for writer, sums in self._by_response.items()}
+        named |= {f"class {name}": sums for name, sums in self._classes.items()}
+        return named | {
+            "engine": self._to_engine,
+            "stretches": self._stretches,
+            "worst": self._worst_token,
+        }
+
     def add(self, plain: Tensor, logits: Tensor, batch: Batch) -> Values:
         """Count the tokens of one batch, of whole responses.
 

@@ -20,7 +20,7 @@ input, and the full-precision weight receives it.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
@@ -125,6 +125,17 @@ class Simulation:
             else:
                 reasons |= dict.fromkeys(each.unseen, UNSEEN)
         return reasons
+
+    @property
+    def called(self) -> list[str]:
+        """Names of the simulated linears that the model has called."""
+        return [name for each in self._replaced if each.called for name in each.names]
+
+    def mark_called(self, names: Iterable[str]) -> None:
+        """Take these as called: in another process, or before a restart, they were."""
+        known = set(names)
+        for each in self._replaced:
+            each.called = each.called or not known.isdisjoint(each.names)
 
     def refresh(self) -> None:
         """Quantize all weights anew at their next use; srdd.simulation.operand says when to."""

@@ -15,6 +15,7 @@ from srdd.errors import UsageError
 from srdd.measurement import forward
 from srdd.measurement.forward import run_halving
 from srdd.measurement.listener import Listener
+from srdd.measurement.work import Part, current
 from srdd.model.running import device_of
 from srdd.numerics.formats import parse_spec
 from srdd.prompts.batches import Batch, TokenizedPrompts
@@ -93,6 +94,27 @@ def all_variants(variants: Sequence[Variant], noise: Noise | None) -> list[Varia
 
 
 @dataclass(frozen=True)
+class _Run:
+    """The sums of each prompt, (prompts, 3), what a collector adds up, and what was called."""
+
+    sums: NDArray[np.float64]
+    collector: Collector | None
+    simulation: Simulation
+
+    def part(self) -> Part:
+        arrays = {name: array.copy() for name, array in self._arrays().items()}
+        return Part(arrays, {"called": self.simulation.called})
+
+    def restore(self, part: Part) -> None:
+        for name, array in self._arrays().items():
+            array[...] = part.sums[name]
+        self.simulation.mark_called(part.facts["called"])
+
+    def _arrays(self) -> dict[str, NDArray[np.float64]]:
+        return {"sums": self.sums, **(self.collector.arrays() if self.collector else {})}
+
+
+@dataclass(frozen=True)
 class Runner:
     """Runs variants of a model over the same batches, each beside the model as it is."""
 
@@ -120,7 +142,10 @@ class Runner:
         """
         sums = np.zeros((len(self.tokenized.index), 3))
         device = device_of(self.model)
+        work = current()
+        own = work.share(self.batches, [batch.tokens for batch in self.batches])
         with self._simulated(variant) as simulation:
+            state = _Run(sums, collector, simulation)
 
             def add(batch: Batch) -> None:
                 with simulation.paused():
@@ -133,9 +158,13 @@ class Runner:
                 else:
                     sums[places] = collector.add(plain, logits, batch)
 
-            for batch in self.batches:
+            for batch in work.through(f"variant {variant}", own, state, self._skip):
                 run_halving(batch, add, device, self.listener)
+            work.unite(state)
         return sums, simulation
+
+    def _skip(self, batch: Batch) -> None:
+        self.listener.advanced(batch.tokens)
 
     def _simulated(self, variant: Variant) -> AbstractContextManager[Simulation]:
         operands = variant.weights, variant.activations

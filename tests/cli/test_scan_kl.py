@@ -9,8 +9,7 @@ import pytest
 from test_scan import TEXT, Command
 
 from srdd import load_scan, merge_scans
-from srdd.simulation import journal as journal_module
-from srdd.simulation.direct import Change, Sums
+from srdd.measurement import work as work_module
 
 
 @pytest.fixture
@@ -65,28 +64,27 @@ def test_weights_alone_with_the_estimate_still_run_the_prompts(srdd: Command) ->
 def test_a_direct_measurement_goes_on_where_it_was_killed(
     srdd: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    added: list[Change] = []
-    add = journal_module.Journal.add
+    keep = work_module.Work._keep
+    kept: list[int] = []
 
-    def killed(self: Any, change: Change, sums: Sums) -> None:
-        if len(added) == 5:
+    def killed(self: Any, name: str, done: int, state: work_module.State) -> None:
+        self._written = 0.0
+        keep(self, name, done, state)
+        kept.append(done)
+        if (name, done) == ("direct", 5):
             raise KeyboardInterrupt
-        add(self, change, sums)
-        added.append(change)
 
-    monkeypatch.setattr(journal_module.Journal, "add", killed)
-    assert srdd(*SCAN, "--kl-direct").code == 130
-    assert len(added) == 5
-    (kept,) = Path().glob("*.kl.partial")
-
-    def noted(self: Any, change: Change, sums: Sums) -> None:
-        add(self, change, sums)
-        added.append(change)
-
-    monkeypatch.setattr(journal_module.Journal, "add", noted)
-    assert srdd(*SCAN, "--kl-direct", "-o", "direct.json").code == 0
-    assert len(added) == len(set(added)) == 3 * 7 + 1
-    assert not kept.exists()
+    monkeypatch.setattr(work_module.Work, "_keep", killed)
+    told = srdd(*SCAN, "--kl-direct", "-o", "direct.json")
+    assert told.code == 130
+    assert "kept in direct.json.partial" in told.err
+    kept.clear()
+    again = srdd(*SCAN, "--kl-direct", "-o", "direct.json")
+    assert again.code == 0
+    assert "continuing" in again.err
+    assert kept[-2:] == [3 * 7, 3 * 7 + 1]
+    assert 5 not in kept
+    assert not Path("direct.json.partial").exists()
     scan = load_scan("direct.json")
     assert scan.sensitivity is not None
     assert scan.sensitivity.method == "direct"

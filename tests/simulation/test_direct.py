@@ -101,23 +101,6 @@ def test_a_model_that_runs_its_layers_twice_takes_whole_passes() -> None:
     assert found[change] == pytest.approx(whole_passes(model, change), rel=1e-3)
 
 
-def test_what_is_known_is_not_measured_again() -> None:
-    model = families.shared("llama")
-    first, second, *_ = changes_of(model)
-    heard: list[Change] = []
-    known = {first: np.arange(5.0)}
-    found = measure_directly(
-        model,
-        find_structure(model),
-        PROMPTS,
-        [first, second],
-        known=known,
-        done=lambda change, sums: heard.append(change),
-    )
-    assert heard == [second]
-    assert found[first].tolist() == [0, 1, 2, 3, 4]
-
-
 def test_all_selected_linears_change_where_no_tensor_is_named() -> None:
     model = families.shared("llama")
     change = Change(None, 0, "mxfp4:floor", "both")
