@@ -582,7 +582,7 @@ def test_the_help_of_a_command_names_every_default_an_example_and_the_exit_codes
     ]
     text = " ".join(told.out.split())
     assert f"Example: srdd {name}" in text
-    assert "Exit codes: 0 done; 1 a gate failed; 2 usage" in text
+    assert "Exit codes: 0 done; 1 a gate or check failed; 2 usage" in text
 
 
 def test_the_examples_of_the_help_run(
