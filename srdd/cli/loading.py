@@ -180,11 +180,12 @@ def _saying_where_it_is_kept(work: Work) -> Iterator[None]:
 
 
 @contextmanager
-def progress(work: Work) -> Iterator[Listener]:
+def progress(work: Work | None = None) -> Iterator[Listener]:
     """In here the work runs; shows its progress bars one after the other, notes and warnings."""
     from srdd.measurement.listener import Listener
-    from srdd.measurement.work import working
+    from srdd.measurement.work import Work, working
 
+    work = work or Work()
     bars: list[console.Progress] = []
     with ExitStack() as stack, _saying_where_it_is_kept(work), working(work):
 
