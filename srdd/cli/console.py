@@ -17,6 +17,7 @@ from typing import Protocol, TextIO
 from rich.console import Console, RenderableType
 from rich.text import Text
 
+from srdd.cli.options import as_options
 from srdd.errors import SrddError
 from srdd.reports.text import safe
 
@@ -129,12 +130,12 @@ def _speak(text: Text) -> None:
 def say(sentence: str) -> None:
     """Print a note on standard error."""
     if not _quiet:
-        _speak(Text(safe(sentence, longest=LONGEST)))
+        _speak(Text(safe(as_options(sentence), longest=LONGEST)))
 
 
 def warn(sentence: str) -> None:
     """Print a warning on standard error."""
-    shown = safe(sentence, longest=LONGEST)
+    shown = safe(as_options(sentence), longest=LONGEST)
     _speak(Text.assemble(("warning: ", "bold yellow"), shown))
 
 
@@ -144,7 +145,7 @@ def complain(error: SrddError) -> None:
         ("error: ", "bold red", error.message),
         ("hint: ", "bold cyan", error.hint),
     ):
-        _speak(Text.assemble((word, style), safe(text, longest=LONGEST)))
+        _speak(Text.assemble((word, style), safe(as_options(text), longest=LONGEST)))
 
 
 def show_traceback() -> None:

@@ -12,6 +12,7 @@ commands have; a command can replace some of what is shared. Of an option is dec
     bare       the value where the option is given without one
     choices    what the names are, then the names, or where they are declared, as `module:NAMES`
     panel      the group of options on the help page: the data, the model, the output, and the rest
+    listed     a JSON file of the package and a key in it: the names there replace {} in the help
     required   true where there is no default, although the signature has one
 
 Type and default stand in the signature.
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from collections.abc import Callable
 from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import cache
@@ -89,7 +91,10 @@ def _parameter(
         **declarations.get(function.__name__, {}).get(name, {}),
     }
     names = declared.get("names", [f"--{name}".replace("_", "-")] if kind is bool else [])
-    details: dict[str, Any] = {"help": declared["help"], "metavar": declared.get("metavar")}
+    text = declared["help"]
+    if "listed" in declared:
+        text = text.format(_listed(declared["listed"]))
+    details: dict[str, Any] = {"help": text, "metavar": declared.get("metavar")}
     details["show_default"] = declared.get("default") or ("off" if default is False else True)
     if "min" in declared:
         details["min"] = declared["min"]
@@ -132,6 +137,45 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _listed(source: str) -> str:
+    """The keys of an object in a JSON file as a list in words; `FILE:KEY`, from srdd's folder."""
+    file, _, key = source.partition(":")
+    path = Path(__file__).parent.parent / file
+    *names, last = json.loads(path.read_text(encoding="utf-8"))[key]
+    return f"{', '.join(names)} or {last}"
+
+
+@cache
+def _flags() -> dict[str, str]:
+    """The option for each parameter that messages of the library name."""
+    flags = {"trainer": "--for", "formats": "--format", "sites": "--site", "tiers": "--tier"}
+    for parameters in _declarations().values():
+        for name, declared in parameters.items():
+            if not declared.get("argument"):
+                flag: str = declared.get("names", [f"--{name}".replace("_", "-")])[0]
+                flags.setdefault(name, flag.partition("/")[0])
+    return flags
+
+
+def as_options(text: str) -> str:
+    """A message of the library with the parameters in it written as options.
+
+    "`limit=8`" becomes `--limit 8`, and "`kl=True`" becomes `--kl`. Other code stays as it is.
+    """
+
+    def option(match: re.Match[str]) -> str:
+        name, value = match.groups()
+        if name not in _flags():
+            return match[0]
+        if (name, value) == ("apply_chat_template", "False"):
+            return "--no-chat-template"
+        if (name, value) == ("kl", "direct"):
+            return "--kl-direct"
+        return _flags()[name] if value in (None, "True") else f"{_flags()[name]} {value}"
+
+    return re.sub(r"`([a-z_]+)(?:=([^`]+))?`", option, text)
 
 
 def one_of(what: str, sources: list[str]) -> dict[str, Any]:

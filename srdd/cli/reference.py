@@ -77,12 +77,12 @@ def _topics(words: list[str]) -> list[Topic]:
 
     for end in range(len(words), 0, -1):
         try:
-            topic = look_up(" ".join(words[:end]))
+            named = look_up(" ".join(words[:end]))
         except UsageError:
             if end == 1:
                 raise
         else:
-            return [topic, *_topics(words[end:])]
+            return [*named, *_topics(words[end:])]
     return []
 
 
@@ -114,7 +114,7 @@ def _list() -> Iterable[RenderableType]:
     from srdd.reports.explanations import KINDS, topics
 
     for kind in KINDS:
-        names = ", ".join(topic.name for topic in topics().values() if topic.kind == kind)
+        names = ", ".join(topic.name for topic in topics() if topic.kind == kind)
         yield Text(kind.replace("strategy", "strategie") + "s", style="bold")
         yield textwrap.fill(names, console.width(), initial_indent="  ", subsequent_indent="  ")
     yield ""

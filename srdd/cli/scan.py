@@ -61,8 +61,8 @@ def scan(
     kl_direct: bool = False,
     by: str = "tensor",
     everything: bool = False,
-    kl_samples: int = 4,
-    kl_check: int = 8,
+    kl_samples: int | None = None,
+    kl_check: int | None = None,
     rounding: str = "even",
     skip_first_token: bool = False,
     seed: int = 0,
@@ -136,11 +136,14 @@ def _deliver(
     from srdd.reports.groups import groups_of
     from srdd.reports.scan_view import scan_blocks
     from srdd.reports.terminal import render
+    from srdd.reports.view import Text
 
     try:
         target = _save(result, target, force, named)
     finally:  # it may have taken hours: where it cannot be written, at least it is shown
-        console.show(*render(scan_blocks(groups_of(result), by, everything=everything)))
+        blocks = scan_blocks(groups_of(result), by, everything=everything)
+        said = {Text(warning, "warning") for warning in result.warnings}  # while measuring
+        console.show(*render(block for block in blocks if block not in said))
     console.say(f"wrote {target}")
     if target.is_file():
         _say_next(result, target)

@@ -64,7 +64,7 @@ def suggest(
     zones: str | None = None,
     tier: list[str] = [],
     controls: bool = False,
-    questions: int = 1319,
+    questions: int | None = None,
     baseline: float | None = None,
     form: str | None = None,
 ) -> None:
@@ -76,6 +76,7 @@ def suggest(
     from srdd.cli import experiments
     from srdd.cli.scans import load
     from srdd.noise import suggest as suggest_from
+    from srdd.noise.experiment import QUESTIONS
     from srdd.noise.exports import export, form_of
     from srdd.reports.suggestion_view import suggestion_blocks
     from srdd.reports.terminal import render
@@ -89,6 +90,7 @@ def suggest(
     if strategy == "all" or controls:
         runs = experiments.runs_of(strategy, special)
         folder, form = experiments.check_folder(destination), form_of(consumer, form)
+        questions = QUESTIONS if questions is None else questions
         experiments.check_evaluation(questions, baseline)
         contents = experiments.make(
             load(scan),
@@ -101,6 +103,9 @@ def suggest(
         )
         experiments.write_all(contents, folder, force=destination.force)
         return
+    for name, value in (("--questions", questions), ("--baseline", baseline)):
+        if value is not None:
+            raise UsageError(f"{name} has no effect without a plan", "add --strategy all")
     endings = {".yaml": "yaml", ".yml": "yaml", ".json": "json"}
     suffix = Path(destination.output or "").suffix.lower()
     form = form_of(consumer, form or endings.get(suffix))

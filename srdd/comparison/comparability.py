@@ -48,14 +48,14 @@ _SAME = (
     _Check("hidden size", "model.hidden_size"),
     _Check("number of layers", "model.layers", why="layers are paired by their number"),
     _Check("rounding", "settings.rounding"),
-    _Check("--include", "settings.include"),
-    _Check("--exclude", "settings.exclude"),
+    _Check("include patterns", "settings.include"),
+    _Check("exclude patterns", "settings.exclude"),
     _Check("tokenizer", "model.tokenizer", "prompts"),
-    _Check("--max-length", "calibration.max_length", "prompts"),
-    _Check("--apply-chat-template", "calibration.chat_template", "prompts"),
-    _Check("--skip-first-token", "calibration.skip_first_token", "prompts"),
+    _Check("max_length", "calibration.max_length", "prompts"),
+    _Check("chat template", "calibration.chat_template", "prompts"),
+    _Check("skip_first_token", "calibration.skip_first_token", "prompts"),
     _Check("seed of stochastic rounding", "settings.seed", "stochastic"),
-    _Check("--batch-size", "run.batch_size", "tensor", "the scale of a whole tensor is a batch's"),
+    _Check("batch size", "run.batch_size", "tensor", "the scale of a whole tensor is a batch's"),
     _Check("device", "run.device", why="last digits may differ", warning=False),
     _Check("kernel", "run.kernel", why="last digits may differ", warning=False),
 )
@@ -157,9 +157,17 @@ def _settings(old: Scan, new: Scan, when: Mapping[str, bool]) -> Iterator[Remark
 
 
 def _prompts(old: Scan, new: Scan) -> Iterator[Remark]:
-    for which, scan in (("OLD", old), ("NEW", new)):
-        if few := few_prompts(scan.calibration.prompts or 0):
-            yield _warning(f"{which} has {few}")
+    few = [
+        few_prompts(
+            scan.calibration.prompts or 0,
+            max((r.prompt_groups for r in scan.records if needs_prompts([r.site])), default=0),
+        )
+        for scan in (old, new)
+    ]
+    if few[0] == few[1]:
+        yield from [_warning(f"OLD and NEW have {few[0]}")] if few[0] else []
+    else:
+        yield from (_warning(f"{w} has {t}") for w, t in zip(("OLD", "NEW"), few, strict=True) if t)
     first, second = (Counter(scan.calibration.prompt_fingerprints) for scan in (old, new))
     if not first or not second:
         unknown = " and ".join(which for which, of in (("OLD", first), ("NEW", second)) if not of)

@@ -67,7 +67,7 @@ def compare_scans(
     if metric == KL.name and not costs:
         raise InputError(
             "the two scans have no sensitivity to compare in a format",
-            "scan both with --kl, in the formats to compare",
+            "scan both with `kl`, in the formats to compare",
         )
     return Comparison(
         old=_side(names[0], old),

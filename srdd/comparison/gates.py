@@ -6,8 +6,9 @@
     sign    = "<" | "<=" | ">" | ">="
     unit    = "dB" of decibels, "%" of fractions, "mnat" of nats
 
-`overall new.sqnr_db < 15 dB` and `relative_error > 2%` are gates. A gate says what is wrong: it is
-breached where it is true. A row is a layer, or a kind or tensor in a comparison by these.
+`overall new.sqnr_db < 15 dB` and `relative_error > 2%` are gates; the beginning of a metric's name
+will do. A gate says what is wrong: it is breached where it is true. A row is a layer, or a kind or
+tensor in a comparison by these.
 
 Only what is significant counts, by default: a difference where its verdict says so, a
 figure of NEW where all of its 95 % interval is beyond the limit. A gate with nothing to judge is an
@@ -36,14 +37,14 @@ from srdd.documents.comparison import (
     Place,
     Selection,
 )
-from srdd.errors import InputError, UsageError, counted, unknown_name
-from srdd.numerics.metrics import FIGURES, KL
+from srdd.errors import InputError, UsageError, counted
+from srdd.numerics.metrics import FIGURES, KL, metric_name
 
 SIGNS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 
 HINT = (
-    "write a gate as 'sqnr_db < -0.5', 'overall relative_error > 2%' or 'new.sqnr_db < 15'; repeat "
-    "--fail-on for several"
+    "write a gate as 'sqnr_db < -0.5', 'overall relative_error > 2%' or 'new.sqnr_db < 15'; "
+    "several gates are several `fail_on`"
 )
 
 _GATE = re.compile(
@@ -63,9 +64,7 @@ def parse_gate(text: str) -> Gate:
     match = _GATE.fullmatch(text)
     if match is None:
         raise UsageError(f"not a gate: {text!r}", HINT)
-    name = match["metric"]
-    if name not in FIGURES:
-        raise unknown_name("metric", name, FIGURES)
+    name = metric_name(match["metric"], FIGURES)
     metric = FIGURES[name]
     unit = (match["unit"] or "").lower()
     if unit and unit != metric.unit.lower():
@@ -183,11 +182,11 @@ def _new(each: Difference, gate: Gate) -> tuple[float | None, bool | None]:
 def _nothing_to_judge(gate: Gate, unknown: int, count_unsure: bool) -> InputError:
     if unknown and not count_unsure:
         what = f"{counted(unknown, 'figure')} without an interval, or undefined"
-        hint = "add --count-unsure to judge figures without intervals, or scan with more prompts"
+        hint = "use `count_unsure` to judge figures without intervals, or scan with more prompts"
     else:
         overall = gate.scope == "overall" and not unknown
         what = "no figure of all layers together" if overall else "all are undefined"
         hint = "use scans that hold sums and this metric, or drop the gate"
     if gate.metric == KL.name:
-        hint = "scan both with --kl"
+        hint = "scan both with `kl`"
     return InputError(f"the gate {gate.text!r} has nothing to judge: {what}", hint)

@@ -141,7 +141,7 @@ def pair_formats(
     if not shared:
         raise UsageError(
             f"no format is in both: OLD has {', '.join(ours)}, NEW has {', '.join(theirs)}",
-            "name one of each with --old-format and --new-format",
+            "name one of each with `old_format` and `new_format`",
         )
     return shared
 
@@ -157,7 +157,7 @@ def _choose(which: str, formats: Sequence[str], wanted: str, *, named: bool) -> 
         raise unknown_name(f"format of {which}", wanted, formats)
     raise UsageError(
         f"{which} has {'several' if fitting else 'no'} {wanted}",
-        f"choose with --{which.lower()}-format from: {', '.join(fitting or formats)}",
+        f"choose `{which.lower()}_format` from: {', '.join(fitting or formats)}",
     )
 
 

@@ -70,6 +70,9 @@ class Document(Part):
     A subclass gives `kind` and `schema_version` their values as defaults.
     """
 
+    HINT: ClassVar[str] = "write the document again"
+    """What to do where a file is missing or holds something else."""
+
     PRETTY: ClassVar[bool] = False
     """Whether the file is indented, for people to read and compare."""
 
@@ -85,12 +88,12 @@ class Document(Part):
         """
         if str(source) == STDIN:
             return cls.parse(sys.stdin.buffer.read(), "standard input")
-        return cls.from_object(load_object(Path(source)), str(source))
+        return cls.from_object(load_object(Path(source), cls.HINT), str(source))
 
     @classmethod
     def parse(cls, content: bytes, name: str) -> Self:
         """Read a document from bytes; `name` is what errors call it. Errors as for `load`."""
-        return cls.from_object(parse_object(content, name), name)
+        return cls.from_object(parse_object(content, name, cls.HINT), name)
 
     @classmethod
     def from_object(cls, content: dict[str, Any], name: str) -> Self:
@@ -178,8 +181,8 @@ def _check_finite(value: object, place: str) -> None:
             _check_finite(inner, f"{place}.{index}")
 
 
-def load_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file.
+def load_object(path: Path, hint: str = "write it again") -> dict[str, Any]:
+    """The JSON object in a file; `hint` says how to get one.
 
     Raises:
         InputError: no such file, not readable, too large, not JSON, or JSON but no object.
@@ -189,29 +192,29 @@ def load_object(path: Path) -> dict[str, Any]:
             raise InputError(f"{path} is larger than 1 GiB", "name a document that srdd wrote")
         content = path.read_bytes()
     except FileNotFoundError:
-        raise InputError(f"there is no file {path}", "check the name, or run `srdd scan`") from None
+        raise InputError(f"there is no file {path}", f"check the name; {hint}") from None
     except OSError as error:
         reason = error.strerror or str(error)
         raise InputError(f"cannot read {path}: {reason}", "name a file that can be read") from None
-    return parse_object(content, str(path))
+    return parse_object(content, str(path), hint)
 
 
-def parse_object(content: bytes, name: str) -> dict[str, Any]:
-    """The JSON object in `content`, which came from `name`.
+def parse_object(content: bytes, name: str, hint: str = "write it again") -> dict[str, Any]:
+    """The JSON object in `content`, which came from `name`; `hint` says how to get one.
 
     Raises:
         InputError: it is empty, cut short, not JSON, or not an object.
     """
     if not content.strip():
-        raise InputError(f"{name} is empty", "write the document again")
+        raise InputError(f"{name} is empty", hint)
     try:
         value = orjson.loads(content)
     except orjson.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
-        hint = "the file may be cut short, or hold NaN, which is not JSON; write it again"
-        raise InputError(f"{name} is not valid JSON ({error.msg} at {place})", hint) from None
+        message = f"{name} is not valid JSON ({error.msg} at {place})"
+        raise InputError(message, f"it may be cut short, or another format; {hint}") from None
     if not isinstance(value, dict):
-        raise InputError(f"{name} holds no JSON object", "name a document that srdd wrote")
+        raise InputError(f"{name} holds no JSON object", hint)
     return value
 
 
@@ -262,12 +265,15 @@ def _as_output_error(path: Path) -> Iterator[None]:
     try:
         yield
     except FileExistsError:
-        raise OutputError(f"{path} exists already", "name another file, or add --force") from None
+        raise OutputError(f"{path} exists already", "name another file, or use `force`") from None
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            reason, hint = "the disk is full", "free some space, or name a file elsewhere with -o"
+            reason, hint = (
+                "the disk is full",
+                "free some space, or name a file elsewhere with `output`",
+            )
         else:
-            reason, hint = error.strerror or str(error), "name a file elsewhere with -o"
+            reason, hint = error.strerror or str(error), "name a file elsewhere with `output`"
         raise OutputError(f"cannot write {path}: {reason}", hint) from None
 
 
@@ -283,12 +289,17 @@ def check_target(path: Path, *, force: bool) -> None:
             raise OutputError(f"{path} is a folder", "name a file in it")
         if path.exists():
             if stat.S_ISREG(path.stat().st_mode) and not force:
-                raise OutputError(f"{path} exists already", "name another file, or add --force")
+                raise OutputError(f"{path} exists already", "name another file, or use `force`")
         elif not path.parent.is_dir():
+            for folder in path.parents:
+                if folder.exists() and not folder.is_dir():
+                    raise OutputError(f"{folder} is a file, not a folder", "name another folder")
             raise OutputError(f"there is no folder {path.parent}", f"mkdir -p '{path.parent}'")
         target = path if path.exists() else path.parent
         if not os.access(target, os.W_OK):
-            raise OutputError(f"{target} is not writable", "name a file elsewhere with -o")
+            raise OutputError(f"{target} is not writable", "name a file elsewhere with `output`")
+        if target.is_dir():  # some folders, such as /proc, take no new file all the same
+            tempfile.TemporaryFile(dir=target).close()
 
 
 def write_whole(path: Path, content: bytes, *, force: bool = False) -> None:

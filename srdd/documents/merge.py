@@ -69,12 +69,11 @@ def _check_prompts(first: Calibration, other: Calibration, who: str) -> None:
     overlap = [(len(first.prompt_fingerprints) - count + n, n) for n in range(count)]
     where = f"such as number {places[0][0]} of one and number {places[0][1]} of the other"
     if places == overlap:
-        where = "they overlap: the last of one are the first of the other"
+        where = "they overlap: the last prompts of one part are the first of the other"
     raise MergeError(
         f"{who} have {counted(count, 'prompt')} in common, which would count twice; {where}",
-        "cut a prompt set into parts with --skip and --limit; where a prompt does stand twice in "
-        "it, `srdd merge --repeated` and merge_scans(repeated=True) count it twice, as a scan of "
-        "the whole would",
+        "cut the prompt set into parts that do not overlap (`skip` and `limit`); if prompts are "
+        "meant to occur twice, `repeated` counts them as a scan of the whole would",
     )
 
 

@@ -183,9 +183,10 @@ def build(
 
 def prompt_warnings(measured: Iterable[Measured], prompts: int) -> list[str]:
     """Why intervals of figures from so many prompts may be too narrow, in at most one sentence."""
-    if few := few_prompts(prompts):
-        return [few]
     on_prompts = [one for one in measured if needs_prompts([one.site])]
+    filled = [int(np.count_nonzero(sums.field(one.replicates, "tokens"))) for one in on_prompts]
+    if few := few_prompts(prompts, max(filled, default=0)):
+        return [few]
     if not on_prompts:
         return []
     numbers = few_carry_most(np.stack([one.replicates for one in on_prompts], axis=1))

@@ -283,6 +283,7 @@ class RinConfig(Document):
     """
 
     PRETTY = True
+    HINT = "`srdd suggest --for srdd` writes a noise configuration that srdd reads"
 
     kind: Literal["srdd.rin"] = "srdd.rin"
     schema_version: Literal[1] = 1

@@ -143,6 +143,11 @@ class Record(Part):
     sums: Sums | None = None
     replicates: Replicates | None = None
 
+    @property
+    def prompt_groups(self) -> int:
+        """How many replicates hold a token; 0 where none are kept."""
+        return 0 if self.replicates is None else sum(map(bool, self.replicates.tokens))
+
 
 IDENTITY = ("layer", "site", "tensor", "format", "scale_rule", "operands")
 """What tells a record from all others of its scan."""
@@ -172,6 +177,8 @@ class NotMeasured(Part):
 
 class Scan(Document):
     """The result of a scan: `srdd.load_scan` reads one, `srdd.scan_model` makes one."""
+
+    HINT = "`srdd scan` writes a scan"
 
     kind: Literal["srdd.scan"] = "srdd.scan"
     schema_version: Literal[2] = 2
@@ -231,7 +238,8 @@ class Scan(Document):
             what = "several formats" if len(fitting) > 1 else "no format"
             name = f" for {format!r}" if format else ""
             raise UsageError(
-                f"the scan holds {what}{name}", f"name one of: {', '.join(fitting or specs)}"
+                f"the scan holds {what}{name}",
+                f"choose `format` from: {', '.join(fitting or specs)}",
             )
         return fitting[0]
 
@@ -354,7 +362,7 @@ class Scan(Document):
         if self.sensitivity is None:
             raise UsageError(
                 "the scan has no sensitivity",
-                "scan with --kl, or scan_model(..., kl=True) in Python",
+                "scan the model again with `kl=True`",
             )
         return self.sensitivity
 

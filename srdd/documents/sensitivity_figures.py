@@ -17,7 +17,7 @@ from srdd.documents.sensitivity import (
     Operands,
     Sensitivity,
 )
-from srdd.errors import UsageError, unknown_name
+from srdd.errors import UsageError, counted, unknown_name
 from srdd.model.kinds import kind_of
 from srdd.numerics.confidence import (
     kendall_tau,
@@ -33,6 +33,9 @@ DIGITS = 9
 
 CLOSE = 1.25
 """An estimate within this factor of what was measured counts as right."""
+
+FEWEST_CHECKED = 4
+"""With fewer tensors checked, a single one that is off would decide whether the estimate holds."""
 
 BY = ("tensor", "layer", "kind")
 
@@ -198,8 +201,9 @@ def verdict(sensitivity: Sensitivity, format: str) -> tuple[bool | None, str]:
     """Whether the estimate agrees with what was measured directly, and how, in words.
 
     It does not where more than a quarter of the checked tensors, or all of them together, are off
-    by more than CLOSE with an interval that does not reach 1. None where nothing was checked. What
-    was measured in 16 bits says nothing of single tensors, whose cost is near that of the rounding.
+    by more than CLOSE with an interval that does not reach 1. None where too little was checked.
+    What was measured in 16 bits says nothing of single tensors, whose cost is near that of the
+    rounding.
     """
     usable, single = _checks(sensitivity, format)
     if not usable:
@@ -210,12 +214,14 @@ def verdict(sensitivity: Sensitivity, format: str) -> tuple[bool | None, str]:
     parts = []
     if single:
         ratios = sorted(check.ratio or 0.0 for check in single)
-        text = f"{len(single)} tensors: median ratio {np.median(ratios):.2f}"
+        text = f"{counted(len(single), 'tensor')}: median ratio {np.median(ratios):.2f}"
         if len(single) > 2:
             text += f", Spearman {spearman(single):.2f}"
         parts.append(text)
     parts += [f"the whole: ratio {check.ratio:.2f}" for check in whole]
     what = "; ".join(parts)
+    if 0 < len(single) < FEWEST_CHECKED and not any(_is_off(check) for check in whole):
+        return None, f"too few tensors were checked to judge the estimate ({what})"
     if holds:
         return True, f"the estimate agrees with direct measurement ({what})"
     if single and agree:

@@ -50,8 +50,8 @@ class Options(TypedDict, total=False):
     skip_first_token: bool
     thresholds: Thresholds | Mapping[str, float] | None
     kl: bool | str
-    kl_samples: int
-    kl_check: int
+    kl_samples: int | None
+    kl_check: int | None
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,10 @@ class Plan:
         for name in options:
             if name not in Options.__annotations__:
                 raise unknown_name("option", name, Options.__annotations__)
+        kl = options.get("kl", False)
+        for name, unused in (("kl_samples", not kl), ("kl_check", kl is not True)):
+            if unused and options.get(name) is not None:
+                raise UsageError(f"`{name}` has no effect without `kl=True`", "leave it out")
         formats = options.get("formats", DEFAULT_FORMATS)
         sites = options.get("sites", DEFAULT_SITES)
         rounding = check_rounding(options.get("rounding", "even"))
@@ -120,9 +124,9 @@ class Plan:
             chat_template=options.get("apply_chat_template"),
             skip_first_token=options.get("skip_first_token", False),
             thresholds=_check_thresholds(options.get("thresholds")),
-            kl=_check_kl(options.get("kl", False), rounding),
-            kl_samples=_check_least("--kl-samples", options.get("kl_samples", KL_SAMPLES), 1),
-            kl_check=_check_least("--kl-check", options.get("kl_check", KL_CHECK), 0),
+            kl=_check_kl(kl, rounding),
+            kl_samples=_check_least("kl_samples", _or(options.get("kl_samples"), KL_SAMPLES), 1),
+            kl_check=_check_least("kl_check", _or(options.get("kl_check"), KL_CHECK), 0),
         )
 
     @property
@@ -144,14 +148,18 @@ def _check_kl(kl: bool | str, rounding: str) -> str | None:
     if kl == "direct" and rounding != "even":
         raise UsageError(
             f"a direct measurement rounds to even, not {rounding}",
-            "leave out --rounding, or estimate with --kl",
+            "leave out `rounding`, or estimate with `kl=True`",
         )
     return kl
 
 
+def _or(value: int | None, default: int) -> int:
+    return default if value is None else value
+
+
 def _check_least(name: str, value: object, least: int, other: str = "") -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise UsageError(f"{name} is {value!r}", f"use {other}a whole number from {least}")
+        raise UsageError(f"`{name}` is {value!r}", f"use {other}a whole number from {least}")
     return value
 
 
@@ -165,7 +173,7 @@ def check_batch_size(size: BatchSize | str) -> BatchSize:
         return "auto"
     if isinstance(size, str) and size.isdecimal():
         size = int(size)
-    return _check_least("--batch-size", size, 1, "auto, or ")
+    return _check_least("batch_size", size, 1, "auto, or ")
 
 
 def check_max_length(length: int | None, least: int = 1) -> int | None:
@@ -174,7 +182,7 @@ def check_max_length(length: int | None, least: int = 1) -> int | None:
     Raises:
         UsageError: it is below `least`.
     """
-    return None if length is None else _check_least("--max-length", length, least)
+    return None if length is None else _check_least("max_length", length, least)
 
 
 def _check_thresholds(given: Thresholds | Mapping[str, float] | None) -> Thresholds:
@@ -185,9 +193,9 @@ def _check_thresholds(given: Thresholds | Mapping[str, float] | None) -> Thresho
         if name not in highest:
             raise unknown_name("threshold", name, highest)
         if not math.isfinite(value):
-            raise UsageError(f"--threshold {name}={value} has no number", f"write {name}=0.1")
+            raise UsageError(f"threshold {name}={value} has no number", f"write {name}=0.1")
         if value > highest[name] or (name != "sqnr_db" and value < 0):
             raise UsageError(
-                f"--threshold {name}={value:g} is not a fraction", f"5 % is written {name}=0.05"
+                f"threshold {name}={value:g} is not a fraction", f"5 % is written {name}=0.05"
             )
     return replace(Thresholds(), **values)

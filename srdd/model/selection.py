@@ -45,7 +45,7 @@ class Selection:
             UsageError: a pattern fits none of `names`, or nothing is selected.
         """
         known = list(names)
-        for option, patterns in (("--include", self.include), ("--exclude", self.exclude)):
+        for option, patterns in (("`include`", self.include), ("`exclude`", self.exclude)):
             for pattern in patterns:
                 if not any(matches(name, pattern) for name in known):
                     raise UsageError(
@@ -54,7 +54,7 @@ class Selection:
                     )
         if known and not any(self.takes(name) for name in known):
             raise UsageError(
-                "--include and --exclude leave no linear to measure", "drop one of the patterns"
+                "`include` and `exclude` leave no linear to measure", "drop one of the patterns"
             )
 
 

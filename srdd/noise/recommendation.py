@@ -211,17 +211,17 @@ def _about_scan(figures: Figures, stability: Stability, targets: Targets) -> Ite
     elif prompts < FEWEST_PROMPTS or tokens < FEWEST_TOKENS:
         yield (
             f"few tokens: the scan saw {tokens:,} in {counted(prompts, 'prompt')}, and fewer than "
-            f"{FEWEST_TOKENS:,} in {FEWEST_PROMPTS} hardly rank layers that differ by 1 %"
+            f"{FEWEST_TOKENS:,} in {FEWEST_PROMPTS} are too few to rank layers that differ by 1 %"
         )
     if len(figures) > 1 and stability[0] is None:
         yield "the stability of the ranking is unknown: the scan keeps no replicates"
     site, best = figures.records[0].site, ACTS_ON[targets.layer_type]
     if site != best and not figures.costs:
         measured = best in scan.settings.sites
-        advice = f"suggest with --site {best}"
+        advice = f"use site {best} to rank by that"
         yield (
             f"layers are ranked at site {site}, and noise on {targets.layer_type} acts on site "
-            f"{best}: " + (advice if measured else f"scan with --site {best} to rank by that")
+            f"{best}: " + (advice if measured else f"scan site {best} to rank by that")
         )
 
 

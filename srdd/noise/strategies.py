@@ -228,7 +228,7 @@ def zone(
     if classes < 2:
         raise UsageError(
             "zones need at least two tiers, and these form one",
-            "cut the model into more zones, or use --strategy uniform",
+            "cut the model into more zones, or use `strategy=uniform`",
         )
     names = TIERS if classes == len(TIERS) else (TIERS[0], TIERS[-1])
     start, end = schedule.sigma_start, schedule.sigma_end
@@ -261,7 +261,7 @@ def _refuse_equal(figures: Figures, strategy: str) -> None:
         what = "there is only one layer" if count == 1 else f"all {count} layers are equally bad"
         raise UsageError(
             f"{strategy} has nothing to choose from: {what} by {figures.metric}",
-            "use --strategy uniform, or rank by another metric",
+            "use `strategy=uniform`, or rank by another metric",
         )
 
 

@@ -116,8 +116,8 @@ def suggest(
         for name in names:
             if given[name] is not None and owner != strategy:
                 raise UsageError(
-                    f"{name} belongs to strategy {owner}, not to {strategy}",
-                    f"leave it out, or use strategy {owner}",
+                    f"`{name}` belongs to strategy {owner}, not to {strategy}",
+                    f"leave it out, or use `strategy={owner}`",
                 )
     options = OPTIONS[strategy] | {n: value for n, value in given.items() if value is not None}
     level = _level(strategy, sigma_start, target_kl, match_quantization, equal_energy, equal_kl)

@@ -161,5 +161,5 @@ def _nothing(scan: Scan, layer_type: str, excluded: Sequence[str]) -> UsageError
     has = f"; its norms are: {', '.join(kinds)}" if kinds else ""
     return UsageError(
         f"the scan names no {layer_type} in any layer{has}",
-        "trainers put noise on RMSNorm; for linears use --layer-type linear",
+        "trainers put noise on RMSNorm; for linears use `layer_type=linear`",
     )

@@ -46,14 +46,19 @@ _T = (0.672927, 1.210208, 0.707181, 0.169608, -0.319952, 0.102119)
 """log t(0.975, df) as a polynomial in 1 / df, lowest power first; exact to 1e-4 from 1 up."""
 
 
-def few_prompts(prompts: int) -> str | None:
-    """What a reader of intervals and rankings from so few prompts has to know, if anything."""
+def few_prompts(prompts: int, replicates: int) -> str | None:
+    """What a reader of intervals and rankings from so few prompts has to know, if anything.
+
+    Arguments:
+        replicates: how many groups the prompts were dealt into; two prompts can share one.
+    """
     if not 0 < prompts < FEW_PROMPTS:
         return None
-    return (
-        f"only {counted(prompts, 'prompt')}: intervals may be too narrow, and rankings of similar "
-        "layers mean little"
-    )
+    narrow = "intervals may be too narrow"
+    if replicates < FEWEST_REPLICATES:
+        narrow = "there are no intervals" if prompts == 1 else "too few for intervals"
+    amount = f"only {counted(prompts, 'prompt')}"
+    return f"{amount}: {narrow}, and rankings of similar layers mean little"
 
 
 def few_carry_most(replicates: Sums) -> Values:

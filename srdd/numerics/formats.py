@@ -232,6 +232,12 @@ def parse_spec(text: str) -> FormatSpec:
     found = _parse_format(name)
     if not colon:
         return FormatSpec(found, found.scale_rules[0])
+    rule, plus, rotation = rule.partition("+")
+    if plus:
+        raise UsageError(
+            f"the rotation of {text!r} comes after its scale rule",
+            f"write {name}+{rotation}:{rule}",
+        )
     if rule not in found.scale_rules:
         raise unknown_name(f"scale rule for {name}", rule, found.scale_rules)
     return FormatSpec(found, rule)

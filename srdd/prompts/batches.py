@@ -233,7 +233,7 @@ def tokenize(
         blank = not any(entry.tokens for entry in left_out)
         raise InputError(
             f"no prompt is left: {', '.join(f'{count} {reason}' for reason, count in reasons)}",
-            "give prompts that aren't blank" if blank else f"cut them with --max-length {context}",
+            "give prompts that aren't blank" if blank else f"cut them with `max_length={context}`",
         )
     return TokenizedPrompts(
         source=prompt_set.source,
@@ -321,7 +321,7 @@ def split(batch: Batch) -> tuple[Batch, Batch]:
         tokens = batch.tokens
         raise InputError(
             f"out of memory at a single prompt of {tokens} tokens",
-            f"shorten prompts with --max-length {max(1, tokens // 2)}, or use a smaller model",
+            f"shorten prompts with `max_length={max(1, tokens // 2)}`, or use a smaller model",
         )
     middle = len(batch.index) // 2
     return _rows(batch, slice(None, middle)), _rows(batch, slice(middle, None))
@@ -340,7 +340,7 @@ def _token_ids(prompt: Prompt, tokenizer: Any, with_template: bool, number: int)
         raise InputError(
             f"the chat template rejects prompt {number + 1}: {error}",
             "change the roles of that prompt's messages, or join them as plain text with "
-            "--no-chat-template",
+            "`apply_chat_template=False`",
         ) from error
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from srdd.documents.sensitivity_figures import joint_of
 from srdd.documents.sensitivity_figures import rows_of as costs_of
 from srdd.errors import counted
-from srdd.numerics.confidence import FEW_PROMPTS
+from srdd.numerics.confidence import few_prompts
 from srdd.reports.groups import Group
 from srdd.reports.rows import Row, rows_of, whole, worst_first
 from srdd.reports.verdicts import BROKEN, POOR_DB
@@ -26,8 +26,8 @@ NEXT = (
     "quantization costs the model's predictions; `srdd suggest` writes a noise configuration."
 )
 NEXT_WITH_COSTS = (
-    "Local error is not damage: what quantization costs the model's predictions stands in a table "
-    "of its own; `srdd suggest` writes a noise configuration."
+    "Local error is not damage: what quantization costs the model's predictions has its own "
+    "table; `srdd suggest` writes a noise configuration."
 )
 
 _NOUNS = {
@@ -226,7 +226,9 @@ def _range(low: float, high: float) -> str:
 
 
 def _few(group: Group) -> list[str]:
-    prompts = group.scan.calibration.prompts
-    if prompts is None or prompts >= FEW_PROMPTS or group.site == "weight":
+    """A scan of few prompts that does not say so among its warnings."""
+    groups = max(record.prompt_groups for record in group.tensors)
+    few = few_prompts(group.scan.calibration.prompts or 0, groups)
+    if few is None or few in group.scan.warnings or group.site == "weight":
         return []
-    return [f"From {counted(prompts, 'prompt')} only: the intervals may be too narrow."]
+    return [f"{few[0].upper()}{few[1:]}."]

@@ -244,11 +244,8 @@ def _group(group: Group, metric: str, rows: int, details: bool) -> Iterator[Bloc
         title = f"All {_noun(group)}s together, {_title(group)} ({BASES[group.intervals]})"
         yield tabulate(title, fields, whole)
     yield _rows(group, metric, rows, details)
-    moved, others = _moved(group)
-    if moved and rows:
+    if rows and (moved := _moved(group, metric)):
         yield _moves(group, metric, moved, details)
-    elif others:
-        yield Text(f"{counted(others, _noun(group))} moved in rank no farther than chance.")
 
 
 def _rows(group: Group, metric: str, most: int, details: bool) -> Block:
@@ -275,15 +272,10 @@ def _label(row: Row) -> Cell:
     return row.layer if row.layer is not None and not row.tensor else row.label
 
 
-def _moved(group: Group) -> tuple[list[Move], int]:
-    """The rows that moved in rank (beyond chance, where that is known), and how many others did.
-
-    Without replicates nothing tells, and all are given.
-    """
-    if any(move.significant is None for move in group.moved_in_rank):
-        return list(group.moved_in_rank), 0
-    sure = [move for move in group.moved_in_rank if move.significant]
-    return sure, len(group.moved_in_rank) - len(sure)
+def _moved(group: Group, metric: str) -> list[Move]:
+    """The rows whose rank and figure both changed beyond their intervals."""
+    changed = {(row.layer, row.tensor) for row in group.rows if row.metrics[metric].significant}
+    return [m for m in group.moved_in_rank if m.significant and (m.layer, m.tensor) in changed]
 
 
 def _moves(group: Group, metric: str, moved: Sequence[Move], details: bool) -> Block:

@@ -98,7 +98,7 @@ def _declared() -> Iterator[Topic]:
         summary = f"{trainer.title[0].upper()}{trainer.title[1:]}, as in `suggest --for {name}`."
         read_by = (f"Read by: {trainer.reader}.",)
         links = (("Source", trainer.link),) if trainer.link else ()
-        reads = _sections(trainer, "reads")
+        reads = (*_sections(trainer, "reads"), ("Where", "; ".join(trainer.place.values())))
         yield Topic(name, "trainer", summary, read_by, (*reads, *sections, *links))
     for name, meaning in SITES.items():
         by_reason: dict[str, list[str]] = {}
@@ -206,10 +206,10 @@ def _glossary() -> Iterator[Topic]:
 
 
 @cache
-def topics() -> dict[str, Topic]:
-    """All topics by name, in the order of KINDS."""
-    found = sorted((*_declared(), *_glossary()), key=lambda topic: KINDS.index(topic.kind))
-    return {topic.name: topic for topic in found}
+def topics() -> tuple[Topic, ...]:
+    """All topics in the order of KINDS; a name can stand for several, of different kinds."""
+    unordered = (*_declared(), *_glossary())
+    return tuple(sorted(unordered, key=lambda topic: KINDS.index(topic.kind)))
 
 
 def _key(name: str) -> str:
@@ -222,35 +222,34 @@ def _spaced(name: str) -> str:
 
 
 @cache
-def _by_key() -> dict[str, Topic]:
-    found: dict[str, Topic] = {}
-    for topic in topics().values():
-        found.setdefault(_key(topic.name), topic)
-    for topic in topics().values():
-        for alias in topic.aliases:
-            found.setdefault(_key(alias), topic)
-    return found
+def _by_key() -> dict[str, tuple[Topic, ...]]:
+    by_key: dict[str, dict[Topic, None]] = {}
+    for topic in topics():
+        for name in (topic.name, *topic.aliases):
+            by_key.setdefault(_key(name), {})[topic] = None
+    return {key: tuple(named) for key, named in by_key.items()}
 
 
-def explain(name: str) -> Topic:
-    """The topic of a name, alias, column title, or of what only one of them begins with.
+def explain(name: str) -> tuple[Topic, ...]:
+    """The topics of a name, alias or column title, or of what only one of them begins with.
 
-    A format may come with its scale rule or a rotation.
+    A format may come with its scale rule or a rotation. Most names have one topic; `zone` is a
+    strategy and a range of layers.
 
     Raises:
         UsageError: there is none; the hint lists the closest names.
     """
     by_key = _by_key()
-    if name in topics():
-        return topics()[name]
     if _key(name) in by_key:
         return by_key[_key(name)]
     if re.split(r"[:+]", name)[0] in FORMATS:
-        return _format(parse_spec(name), name)
-    begun = {topic.name: topic for key, topic in by_key.items() if key.startswith(_spaced(name))}
+        return (_format(parse_spec(name), name),)
+    start = _spaced(name)
+    begun = {topic for key, named in by_key.items() if key.startswith(start) for topic in named}
     if len(begun) == 1:
-        return next(iter(begun.values()))
-    raise UsageError(f"unknown word {name!r}", _closest(name, topics()))
+        return tuple(begun)
+    names = dict.fromkeys(topic.name for topic in topics())
+    raise UsageError(f"unknown word {name!r}", _closest(name, names))
 
 
 def _closest(name: str, known: Iterable[str]) -> str:

@@ -124,7 +124,7 @@ def _strategy(
 
 
 def _about(strategy: str) -> dict[str, str]:
-    topic = explain(strategy)
+    topic = explain(strategy)[0]
     return {"summary": topic.summary} | {title.lower(): text for title, text in topic.sections}
 
 

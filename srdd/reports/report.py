@@ -89,7 +89,7 @@ def form_of(form: str | None, path: str | Path | None, forms: Sequence[str]) -> 
         known = ", ".join(ending for ending, one in SUFFIXES.items() if one in forms)
         raise UsageError(
             f"no output form has the file ending {suffix}",
-            f"end the name in {known}, or choose a form with --as",
+            f"end the name in {known}, or choose a form with `form`",
         )
     return chosen
 
@@ -108,11 +108,11 @@ def content(
 
     if by is not None and form in ("markdown", "html"):
         raise UsageError(
-            f"--by does nothing to {form}, which holds layers and tensors", "leave it out"
+            f"`by` does nothing to {form}, which holds layers and tensors", "leave it out"
         )
     if form == "html" and len(scans) > MOST_SCANS:
         raise UsageError(
-            f"{len(scans)} scans in one page", f"overlay at most {MOST_SCANS}, or use --as csv"
+            f"{len(scans)} scans in one page", f"overlay at most {MOST_SCANS}, or use `form=csv`"
         )
     groups = [
         (name, groups_of(scan, sites, formats, "the scan" if len(scans) == 1 else f"scan {name}"))

@@ -43,6 +43,9 @@ MORE = (
 ALIKE_DB = 1.0
 """Two errors whose energies differ by less count as alike."""
 
+QUANTILES = {"p5": "5th percentile", "p50": "median", "p95": "95th percentile"}
+"""Quantiles of the SQNR of single tokens, as charts call them."""
+
 DISTANCE = Measure("dB", digits=1, signed=True)
 _DECIBELS = Measure.of("sqnr_db")
 
@@ -97,7 +100,7 @@ def fields_of(rows: Sequence[Row]) -> list[Field[Row]]:
         Field(Column("tensors", priority=6), lambda row: len(row.members) if pooled else None),
         first,
         Field(Column("vs floor", DISTANCE), lambda row: row.record.vs_floor_db),
-        *map(_token, ("p5", "p50", "p95")),
+        *map(_token, QUANTILES),
         *others,
         *quantized,
         Field(Column("vs sum", DISTANCE, priority=6), beyond_sum),
@@ -317,10 +320,10 @@ def token_chart(group: Group) -> Chart:
     layers = [record.layer for record in group.layers]
     series = tuple(
         Series(
-            f"{name[1:]} % of tokens",
+            label,
             tuple(getattr(record.token_sqnr_db, name, None) for record in group.layers),
         )
-        for name in ("p5", "p50", "p95")
+        for name, label in QUANTILES.items()
     )
     title = f"SQNR of single tokens, site {group.place}, {group.spec}"
     return Chart(title, "lines", "layer", tuple(layers), _DECIBELS, series)

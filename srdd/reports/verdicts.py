@@ -59,8 +59,6 @@ def verdict(record: Record, thresholds: Thresholds) -> Word:
 
 
 def tally(words: Iterable[Word]) -> Tally:
-    """How often each word occurs, the most serious first; where some are serious, these alone."""
+    """How often each word occurs, the most serious first."""
     counts = Counter(words)
-    found = [(word, counts[word]) for word in MEANINGS if counts[word]]
-    serious = [one for one in found if one[0].severity in ("alarm", "bad", "warning")]
-    return Tally(tuple(serious or found))
+    return Tally(tuple((word, counts[word]) for word in MEANINGS if counts[word]))

@@ -185,7 +185,7 @@ def _named(
         raise InputError(
             f"layer {entry.layer} is to get noise and has no {config.layer_type} that may; its "
             f"norms are: {', '.join(kinds) or 'none'}",
-            "make a configuration with another --layer-type, or without this exclusion",
+            "make a configuration with another `layer_type`, or without this exclusion",
         )
     for name in names:
         yield name, None, None

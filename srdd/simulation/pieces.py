@@ -44,8 +44,8 @@ def pieces_of(
     context = context_of(model)
     if length is not None and context is not None and length > context:
         raise UsageError(
-            f"--max-length {length} is more than the model's context of {context} tokens",
-            f"use --max-length {context} or less",
+            f"`max_length` {length} is more than the model's context of {context} tokens",
+            f"use `max_length` {context} or less",
         )
     size = length or piece_length(model)
     whole = tokenize(
@@ -58,7 +58,7 @@ def pieces_of(
     if tokens < size:
         raise InputError(
             f"the text has {counted(tokens, 'token')}, fewer than one piece of {size}",
-            f"give a longer text, or a --max-length of at most {tokens}",
+            f"give a longer text, or a `max_length` of at most {tokens}",
         )
     ids = [piece[n : n + size] for piece in whole.ids for n in range(0, len(piece), size)]
     return replace(whole, index=tuple(range(len(ids))), ids=tuple(ids))

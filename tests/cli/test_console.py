@@ -247,3 +247,25 @@ def test_a_result_is_written_byte_by_byte(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(sys, "stdout", stream)
     console.write_result("±\n\0".encode())
     assert raw.getvalue() == "±\n\0".encode()
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("`kl_samples` is 0", "--kl-samples is 0"),
+        ("use `max_length=512` or less", "use --max-length 512 or less"),
+        ("with `kl=True`, or `kl=direct`", "with --kl, or --kl-direct"),
+        ("use `trainer=srdd`, or `form=yaml`", "use --for srdd, or --as yaml"),
+        ("`apply_chat_template=False`", "--no-chat-template"),
+        ("of `formats`, as `tiers=high=0.05:0.001`", "of --format, as --tier high=0.05:0.001"),
+        ("`srdd scan --kl` and `not_one`", "`srdd scan --kl` and `not_one`"),
+    ],
+)
+def test_parameters_in_a_message_of_the_library_are_shown_as_options(
+    message: str, shown: str
+) -> None:
+    for speak in (console.say, console.warn, lambda text: console.complain(SrddError(text, text))):
+        stream = io.StringIO()
+        with redirect_stderr(stream):
+            speak(message)
+        assert shown in stream.getvalue()

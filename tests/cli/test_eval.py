@@ -308,6 +308,13 @@ def test_bad_input_is_refused(
     assert hint in next_step
 
 
+def test_noise_in_another_format_says_how_to_write_it(srdd: Command, folder: Path) -> None:
+    Path("rin.yaml").write_text("trainer:\n  noise_injection:\n")
+    message, hint = srdd.fails("eval", folder, "--rin", "rin.yaml", "--step", 1, "--total-steps", 9)
+    assert "rin.yaml is not valid JSON" in message
+    assert "srdd suggest --for srdd" in hint
+
+
 def test_a_text_with_nothing_to_predict_is_refused(
     srdd: Command, folder: Path, tmp_path: Path
 ) -> None:

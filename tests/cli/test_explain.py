@@ -30,22 +30,22 @@ def _width(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_word_that_a_person_meets_has_its_text() -> None:
-    known = set(topics())
+    known = {topic.name for topic in topics()}
     for names in (metrics.METRICS, FORMATS, USED_BY, STRATEGIES, CONTROLS, SITES):
         assert set(names) <= known, set(names) - known
     assert {word.text for word in MEANINGS} <= known
-    assert {topic.kind for topic in topics().values()} == set(KINDS)
+    assert {topic.kind for topic in topics()} == set(KINDS)
 
 
 @pytest.mark.parametrize("name", [*metrics.METRICS, *FORMATS])
 def test_metrics_and_formats_have_every_section(name: str) -> None:
-    titles = {title for title, _ in explain(name).sections}
+    titles = {title for title, _ in explain(name)[0].sections}
     assert titles >= {"Formula", "Unit", "Range", "Reading", "Pitfalls", "Source"}
 
 
 @pytest.mark.parametrize("name", [*STRATEGIES, *CONTROLS])
 def test_strategies_say_what_they_do_and_what_misleads(name: str) -> None:
-    titles = {title for title, _ in explain(name).sections}
+    titles = {title for title, _ in explain(name)[0].sections}
     assert titles == {"Formula", "Reading", "Pitfalls", "Source"}
 
 
@@ -86,6 +86,17 @@ def test_words_are_found_however_they_are_written(capfd: pytest.CaptureFixture[s
     assert shown("vs_floor_db", capfd).startswith("floor of a format (word)")
 
 
+def test_a_word_of_several_meanings_shows_each(capfd: pytest.CaptureFixture[str]) -> None:
+    zone = shown("zone", capfd)
+    assert zone.startswith("zone (strategy)")
+    assert "zones (word)" in zone
+    tensor = shown("tensor", capfd)
+    assert tensor.startswith("tensor (scale rule)")
+    assert "tensor (word)" in tensor
+    assert shown("kind", capfd).startswith("kind (word)")
+    assert shown("rmsnorm", capfd).startswith("layer type (word)")
+
+
 def test_a_scale_rule_has_its_formula(capfd: pytest.CaptureFixture[str]) -> None:
     assert "E = e - 1 - emax" in shown("floor", capfd)
     assert "nvfp4" in shown("token", capfd)
@@ -93,8 +104,8 @@ def test_a_scale_rule_has_its_formula(capfd: pytest.CaptureFixture[str]) -> None
 
 def test_without_a_name_all_are_listed_by_kind(capfd: pytest.CaptureFixture[str]) -> None:
     page = shown("", capfd)
-    for name in topics():
-        assert name in page
+    for topic in topics():
+        assert topic.name in page
     for title in ("metrics", "formats", "scale rules", "strategies", "sites", "verdicts", "words"):
         assert f"{title} " in page
 
@@ -127,15 +138,21 @@ def test_no_line_is_longer_than_the_terminal(
     width: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
-    for name in topics():
-        assert run(["explain", *name.split()]) == 0
+    for topic in topics():
+        assert run(["explain", *topic.name.split()]) == 0
     assert run(["explain"]) == 0
     lines = capfd.readouterr().out.splitlines()
     assert max(map(len, lines)) <= width
 
 
+def test_a_rotation_behind_the_rule_is_put_before_it() -> None:
+    with pytest.raises(UsageError) as caught:
+        explain("nvfp4:tensor+hadamard8")
+    assert caught.value.hint == "write nvfp4+hadamard8:tensor"
+
+
 def test_no_docstring_markup_for_programmers_is_shown() -> None:
-    for topic in topics().values():
+    for topic in topics():
         told = " ".join([topic.summary, *topic.text, *(text for _, text in topic.sections)])
         assert "::" not in told, topic.name
         for word in ("Raises:", "Arguments:", "Returns:", "Attributes:", "`srdd."):

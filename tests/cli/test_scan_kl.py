@@ -50,7 +50,7 @@ def test_without_it_there_is_none(srdd: Command) -> None:
     assert scan.sensitivity is None
     with pytest.raises(Exception, match="the scan has no sensitivity") as caught:
         scan.sensitivities()
-    assert "--kl" in str(caught.value)
+    assert "`kl=True`" in str(caught.value)
 
 
 def test_weights_alone_with_the_estimate_still_run_the_prompts(srdd: Command) -> None:
@@ -121,6 +121,8 @@ def test_parts_merge_into_the_whole(srdd: Command) -> None:
     [
         (("--kl", "--kl-samples", "0"), "--kl-samples is 0"),
         (("--kl", "--kl-check", "-1"), "--kl-check is -1"),
+        (("--kl-samples", "4"), "--kl-samples has no effect without --kl"),
+        (("--kl-direct", "--kl-check", "2"), "--kl-check has no effect without --kl"),
         (("--kl-direct", "--rounding", "stochastic"), "rounds to even"),
     ],
 )

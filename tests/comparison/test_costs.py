@@ -61,7 +61,7 @@ def test_scans_without_it_say_how_to_get_it() -> None:
         compare_scans(
             OLD, costing([0.1, 0.2, 0.3, 0.4]).model_copy(update={"sensitivity": None}), metric="kl"
         )
-    assert "--kl" in str(caught.value)
+    assert "`kl" in str(caught.value)
     plainly = compare_scans(made([0.1]), made([0.2]))
     with pytest.raises(InputError, match="nothing to judge"):
         judge(plainly, parse_gate("kl > 0.1"))

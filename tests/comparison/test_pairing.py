@@ -78,10 +78,10 @@ class TestFormats:
     @pytest.mark.parametrize(
         ("formats", "message", "hint"),
         [
-            ({}, "no format is in both: OLD has mxfp4:floor, mxfp4:even", "--old-format"),
+            ({}, "no format is in both: OLD has mxfp4:floor, mxfp4:even", "old_format"),
             ({"old_format": "mxfp4"}, "OLD has several mxfp4", "mxfp4:floor, mxfp4:even"),
             ({"old_format": "mxfp5"}, "unknown format of OLD 'mxfp5'", "mxfp4:even, mxfp4:floor"),
-            ({"new_format": "nvfp4"}, "OLD has no nvfp4:token", "--old-format"),
+            ({"new_format": "nvfp4"}, "OLD has no nvfp4:token", "old_format"),
         ],
     )
     def test_ambiguous_formats_are_asked_for(
@@ -183,12 +183,12 @@ class TestRemarks:
             ("model", {"dtype": "float32"}, "dtype differs: bfloat16 in OLD, float32 in NEW"),
             ("model", {"architecture": "Other"}, "architecture differs: MadeForCausalLM in"),
             ("settings", {"rounding": "toward-zero"}, "rounding differs: even in OLD, toward"),
-            ("settings", {"exclude": ["a", "b"]}, "--exclude differs: none in OLD, a, b in"),
-            ("calibration", {"max_length": 64}, "--max-length differs: none in OLD, 64 in NEW"),
+            ("settings", {"exclude": ["a", "b"]}, "exclude patterns differs: none in OLD, a, b in"),
+            ("calibration", {"max_length": 64}, "max_length differs: none in OLD, 64 in NEW"),
             (
                 "calibration",
                 {"chat_template": True},
-                "--apply-chat-template differs: off in OLD, on in",
+                "chat template differs: off in OLD, on in",
             ),
         ],
     )
@@ -223,6 +223,12 @@ class TestRemarks:
             compare_scans(few, NEW)
         )
 
+    def test_what_holds_for_both_is_said_once(self) -> None:
+        few = scan_of([[1.0] * 4, [1.0] * 4])
+        text = warnings_of(compare_scans(few, few))
+        assert text.count("only 4 prompts") == 1
+        assert "OLD and NEW have only 4 prompts" in text
+
     def test_the_same_prompts_are_no_warning(self) -> None:
         comparison = compare_scans(OLD, NEW)
         assert "the same prompts in both, intervals are paired: 12 prompts" in notes_of(comparison)
@@ -241,7 +247,7 @@ class TestRemarks:
             changed(scan_of([[1.0] * 12], formats=["nvfp4:tensor"]), "run", batch_size=size)
             for size in ("auto", "4")
         )
-        assert "--batch-size differs: auto in OLD, 4 in NEW" in warnings_of(compare_scans(old, new))
+        assert "batch size differs: auto in OLD, 4 in NEW" in warnings_of(compare_scans(old, new))
 
     def test_a_prototype_against_a_scan_of_ours(self) -> None:
         old = read_prototype(prototype(), "old")

@@ -278,7 +278,7 @@ def test_an_existing_file_is_kept(tmp_path: Path) -> None:
     with pytest.raises(OutputError) as caught:
         write_whole(tmp_path / "old.json", b"new")
     assert caught.value.message == f"{tmp_path / 'old.json'} exists already"
-    assert caught.value.hint == "name another file, or add --force"
+    assert caught.value.hint == "name another file, or use `force`"
     assert (tmp_path / "old.json").read_bytes() == b"old"
 
 
@@ -374,7 +374,7 @@ def test_a_full_disk_is_told() -> None:
     with pytest.raises(OutputError) as caught:
         write_whole(Path("/dev/full"), b"content")
     assert caught.value.message == "cannot write /dev/full: the disk is full"
-    assert caught.value.hint == "free some space, or name a file elsewhere with -o"
+    assert caught.value.hint == "free some space, or name a file elsewhere with `output`"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pipes have no names there")
@@ -404,6 +404,17 @@ def test_a_target_in_a_missing_folder_says_how_to_make_it(tmp_path: Path) -> Non
     error = refusal(tmp_path / "a b" / "x.json")
     assert error.message == f"there is no folder {tmp_path / 'a b'}"
     assert error.hint == f"mkdir -p '{tmp_path / 'a b'}'"
+
+
+def test_a_target_below_a_file_names_the_file(tmp_path: Path) -> None:
+    (tmp_path / "s.json").touch()
+    for path in (tmp_path / "s.json" / "x.json", tmp_path / "s.json" / "a" / "x.json"):
+        assert refusal(path).message == f"{tmp_path / 's.json'} is a file, not a folder"
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="there is no /proc")
+def test_a_folder_that_takes_no_file_is_noticed_before_the_work() -> None:
+    assert refusal(Path("/proc/x.json")).message.startswith("cannot write /proc/x.json: ")
 
 
 @pytest.mark.parametrize("force", [False, True])

@@ -352,7 +352,7 @@ def test_prompts_that_would_count_twice_are_refused(scanned: Scanner) -> None:
         merge_scans([scanned(0, 7), scanned(5, 12)])
     assert caught.value.message == (
         "the scans have 2 prompts in common, which would count twice; "
-        "they overlap: the last of one are the first of the other"
+        "they overlap: the last prompts of one part are the first of the other"
     )
     assert "--skip" in caught.value.hint
 
@@ -376,7 +376,7 @@ def test_a_prompt_that_repeats_is_told_from_an_overlap(scanned: Scanner, tokeniz
     with pytest.raises(MergeError) as caught:
         merge_scans(parts)
     assert caught.value.message.endswith("such as number 1 of one and number 0 of the other")
-    assert "--repeated" in caught.value.hint
+    assert "`repeated`" in caught.value.hint
     whole = scan_model(model, tokenizer, from_strings(texts), batch_size=1)
     assert_same(merge_scans(parts, repeated=True), whole)
 

@@ -111,7 +111,11 @@ def test_the_verdict_counts_what_is_off_beyond_its_interval() -> None:
     assert section.verdict(made(checks=checks([1.0, 1.6, 0.9, 1.0])), FORMAT)[0] is True
     assert section.verdict(made(checks=checks([1.0, 1.6, 0.5, 1.0])), FORMAT)[0] is False
     assert section.verdict(made(checks=checks([1.0, 1.1, 0.9], whole=1.5)), FORMAT)[0] is False
-    assert "use --kl-direct" in section.verdict(made(checks=checks([1.0, 1.6, 0.5])), FORMAT)[1]
+    off = section.verdict(made(checks=checks([1.0, 1.6, 0.5, 0.5])), FORMAT)
+    assert "use --kl-direct" in off[1]
+    few = section.verdict(made(checks=checks([1.0, 1.6])), FORMAT)
+    assert few[0] is None
+    assert few[1].startswith("too few tensors were checked to judge the estimate (2 tensors: ")
     wide = made(checks=checks([1.0, 1.6, 0.5, 1.0], noise=0.9))
     assert section.verdict(wide, FORMAT)[0] is True
 

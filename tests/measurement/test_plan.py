@@ -65,10 +65,10 @@ def test_a_plan_does_not_change() -> None:
         ({"sites": ["outputs"]}, "unknown site 'outputs'"),
         ({"rounding": "up"}, "unknown rounding 'up'"),
         ({"seed": -1}, "seed -1 is out of range"),
-        ({"max_length": 0}, "--max-length is 0"),
-        ({"batch_size": 0}, "--batch-size is 0"),
+        ({"max_length": 0}, "`max_length` is 0"),
+        ({"batch_size": 0}, "`batch_size` is 0"),
         ({"thresholds": {"sqnr": 3}}, "unknown threshold 'sqnr'"),
-        ({"thresholds": Thresholds(deadzone=5)}, "--threshold deadzone=5 is not a fraction"),
+        ({"thresholds": Thresholds(deadzone=5)}, "threshold deadzone=5 is not a fraction"),
     ],
 )
 def test_what_is_wrong_is_reported_without_a_model(options: dict[str, Any], message: str) -> None:
@@ -106,11 +106,18 @@ def test_a_batch_size_is_auto_or_a_number(given: Any, size: object) -> None:
 
 @pytest.mark.parametrize("given", ["0", "-1", "1.5", "", "Auto", "²", 0, -1, True, 1.5])
 def test_any_other_batch_size_is_refused(given: Any) -> None:
-    with pytest.raises(UsageError, match="--batch-size is"):
+    with pytest.raises(UsageError, match="`batch_size` is"):
         check_batch_size(given)
 
 
 def test_the_least_length_depends_on_what_it_is_for() -> None:
     assert check_max_length(1) == 1
-    with pytest.raises(UsageError, match="--max-length is 1"):
+    with pytest.raises(UsageError, match="`max_length` is 1"):
         check_max_length(1, least=2)
+
+
+def test_options_of_an_estimate_need_one() -> None:
+    for options in ({"kl_samples": 4}, {"kl_check": 2}, {"kl": "direct", "kl_check": 2}):
+        with pytest.raises(UsageError, match="has no effect without `kl=True`"):
+            Plan.of(**options)
+    assert Plan.of(kl="direct", kl_samples=2).kl_samples == 2

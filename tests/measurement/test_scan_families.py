@@ -338,7 +338,7 @@ def test_too_little_memory_for_a_single_prompt_is_reported(
         scan_model(llama, tokenizer, PROMPTS)
     longest = max(len(prompt.encode()) for prompt in PROMPTS)
     assert caught.value.message == (f"out of memory at a single prompt of {longest} tokens")
-    assert f"--max-length {longest // 2}" in caught.value.hint
+    assert f"max_length={longest // 2}" in caught.value.hint
     assert hooks_of(llama) == []
 
 
@@ -426,7 +426,7 @@ def test_the_document_says_what_was_measured(llama: nn.Module, tokenizer: Any) -
     assert scan.run.elapsed_s > 0
     assert scan.warnings == [
         "a note",
-        few_prompts(5),
+        few_prompts(5, 5),
     ]
     assert len(scan.records) == 2 * LAYERS
 

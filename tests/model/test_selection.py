@@ -48,7 +48,7 @@ def test_only_what_is_included_and_not_excluded_is_measured(site: str, tokenizer
 
 
 def test_a_pattern_that_fits_nothing_is_an_error_with_names_that_exist(tokenizer: Any) -> None:
-    with pytest.raises(UsageError, match="--exclude 'dwon' fits no linear") as caught:
+    with pytest.raises(UsageError, match="`exclude` 'dwon' fits no linear") as caught:
         scan_model(families.shared("llama"), tokenizer, ["abc"], exclude=["dwon"])
     assert "model.layers.0.mlp.down_proj" in caught.value.hint
 

@@ -37,7 +37,7 @@ def test_targeted_noise_goes_where_quantization_costs_most() -> None:
 def test_a_scan_without_it_says_how_to_get_it() -> None:
     with pytest.raises(UsageError, match="no sensitivity") as caught:
         suggest(made([0.1, 0.2]), strategy="variable", metric="kl")
-    assert "--kl" in str(caught.value)
+    assert "`kl" in str(caught.value)
 
 
 def test_costs_are_part_of_what_identifies_a_scan() -> None:

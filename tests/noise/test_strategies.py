@@ -405,7 +405,7 @@ class TestRecommendation:
 
     def test_another_site_than_the_noise_acts_on_is_a_warning(self) -> None:
         here = suggest(made(rising(12)), "variable").warnings
-        assert any("ranked at site output" in t and "scan with --site input" in t for t in here)
+        assert any("ranked at site output" in t and "scan site input" in t for t in here)
         there = suggest(made(rising(12), site="input"), "variable").warnings
         assert not any("ranked at site" in text for text in there)
 
@@ -454,9 +454,15 @@ REFUSED: list[tuple[Callable[[], Scan], str, dict[str, Any], str, str]] = [
     (lambda: REFERENCE, "targeted", {"top_fraction": 0.0}, "top_fraction is 0", "at most 1"),
     (lambda: REFERENCE, "targeted", {"top_fraction": 1.1}, "top_fraction is 1.1", "at most 1"),
     (lambda: REFERENCE, "targeted", {"top_k": 1, "top_fraction": 0.5}, "both given", "one"),
-    (lambda: REFERENCE, "variable", {"top_k": 3}, "top_k belongs to strategy targeted", "targeted"),
-    (lambda: REFERENCE, "uniform", {"cap": 1.0}, "cap belongs to strategy variable", "variable"),
-    (lambda: REFERENCE, "targeted", {"zones": "depth"}, "zones belongs to strategy zone", "zone"),
+    (
+        lambda: REFERENCE,
+        "variable",
+        {"top_k": 3},
+        "`top_k` belongs to strategy targeted",
+        "targeted",
+    ),
+    (lambda: REFERENCE, "uniform", {"cap": 1.0}, "`cap` belongs to strategy variable", "variable"),
+    (lambda: REFERENCE, "targeted", {"zones": "depth"}, "`zones` belongs to strategy zone", "zone"),
     (lambda: REFERENCE, "variable", {"direction": "up"}, "unknown direction 'up'", "inverse"),
     (lambda: REFERENCE, "variable", {"cap": 0.0}, "cap is 0", "such as 1"),
     (lambda: REFERENCE, "variable", {"cap": float("nan")}, "cap is nan", "such as 1"),
@@ -591,12 +597,12 @@ def test_the_default_site_is_the_one_that_noise_acts_on(
     config = suggest(several_sites(*sites), "uniform", layer_type=layer_type)
     assert config.source.site == wanted
     # Of its own choice it warns only where the scan holds nothing better.
-    assert not any("suggest with --site" in text for text in config.warnings)
+    assert not any("use site" in text for text in config.warnings)
 
 
 def test_another_site_by_name_is_a_warning_that_names_the_better_one() -> None:
     config = suggest(several_sites("output", "input"), "uniform", site="output")
-    assert any("suggest with --site input" in text for text in config.warnings)
+    assert any("use site input" in text for text in config.warnings)
 
 
 @pytest.mark.parametrize(

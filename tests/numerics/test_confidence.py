@@ -14,6 +14,7 @@ from srdd.numerics.confidence import (
     Error,
     draws,
     few_carry_most,
+    few_prompts,
     intervals,
     kendall_tau,
     leave_one_out,
@@ -142,6 +143,20 @@ def test_the_interval_of_a_mean_over_prompts() -> None:
     assert mean_interval(values, np.ones(4), least=0.0) == (max(low, 0.0), high)
     assert mean_interval(values[:1], np.ones(1)) is None
     assert mean_interval(np.array([1.0, np.inf]), np.ones(2)) is None
+
+
+@pytest.mark.parametrize(
+    ("prompts", "replicates", "text"),
+    [
+        (1, 1, "only 1 prompt: there are no intervals"),
+        (2, 1, "only 2 prompts: too few for intervals"),
+        (2, 2, "only 2 prompts: intervals may be too narrow"),
+        (9, 8, "only 9 prompts: intervals may be too narrow"),
+    ],
+)
+def test_few_prompts_are_said_to_be_few(prompts: int, replicates: int, text: str) -> None:
+    assert (few_prompts(prompts, replicates) or "").startswith(text)
+    assert few_prompts(10, replicates) is None
 
 
 def test_a_few_prompts_that_carry_most_of_the_energy_are_noticed() -> None:

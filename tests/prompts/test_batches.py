@@ -112,7 +112,7 @@ def test_by_default_chats_get_the_template_and_plain_text_does_not() -> None:
 def test_a_missing_chat_template_is_reported(prompt: Any, apply: bool | None) -> None:
     error = refusal(from_strings(["Hi", prompt]), apply_chat_template=apply)
     assert isinstance(error, UsageError)
-    assert "--no-chat-template" in error.hint
+    assert "apply_chat_template=False" in error.hint
 
 
 def test_without_a_chat_template_messages_can_be_joined_as_plain_text() -> None:
@@ -183,7 +183,7 @@ def test_nothing_but_prompts_longer_than_the_context_is_refused() -> None:
     error = refusal(from_strings(["abcdef", "abcd"]), context=3)
     assert isinstance(error, InputError)
     assert error.message == "no prompt is left: 2 longer than the model's context of 3 tokens"
-    assert error.hint == "cut them with --max-length 3"
+    assert error.hint == "cut them with `max_length=3`"
     tokenize(from_strings(["abcdef", "abcd"]), PLAIN, context=3, max_length=3)
 
 
@@ -202,8 +202,8 @@ def test_a_mixture_of_reasons_is_listed() -> None:
 def test_a_maximal_length_beyond_the_context_is_refused() -> None:
     error = refusal(from_strings(["a"]), max_length=9, context=8)
     assert isinstance(error, UsageError)
-    assert error.message == "--max-length 9 is more than the model's context of 8 tokens"
-    assert error.hint == "use --max-length 8 or less"
+    assert error.message == "`max_length` 9 is more than the model's context of 8 tokens"
+    assert error.hint == "use `max_length` 8 or less"
 
 
 def test_a_tokenizer_of_another_model_is_detected() -> None:
@@ -386,4 +386,4 @@ def test_a_single_prompt_cannot_be_halved() -> None:
     with pytest.raises(InputError) as caught:
         split(batch)
     assert caught.value.message == "out of memory at a single prompt of 40 tokens"
-    assert caught.value.hint.startswith("shorten prompts with --max-length 20")
+    assert caught.value.hint.startswith("shorten prompts with `max_length=20")

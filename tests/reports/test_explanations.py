@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from made_scans import made, rising, scan_of, thorough
+from made_scans import rising, scan_of, thorough
 
 from srdd.comparison import compare_scans
 from srdd.errors import UsageError
@@ -37,7 +37,9 @@ def shown() -> list[Block]:
     zones = zone_table(group)
     assert zones is not None
     blocks = [b for by in VIEWS for b in scan_blocks(groups_of(scan), by, everything=True)]
-    blocks += comparison_view.comparison_blocks(compare_scans(made([0.2, 0.3]), made([0.3, 0.2])))
+    blocks += comparison_view.comparison_blocks(
+        compare_scans(thorough([20.0, 10.0]), thorough([10.0, 20.0]))
+    )
     return [
         *blocks,
         *formats_blocks(),
@@ -51,15 +53,16 @@ def test_every_title_of_a_column_is_explained() -> None:
     titles = {c.title for block in shown() if isinstance(block, Table) for c in block.columns}
     assert {"vs floor", "W4A16", "multiplier", "rank in OLD", "std"} <= titles
     for title in titles - {""}:
-        assert explain(title.removeprefix("mean ")).summary
+        assert explain(title.removeprefix("mean "))[0].summary
 
 
 def test_every_name_and_word_is_explained() -> None:
+    known = {topic.name for topic in topics()}
     for names in (METRICS, FORMATS, USED_BY, STRATEGIES, CONTROLS, TRAINERS, SITES):
-        assert set(names) <= set(topics())
+        assert set(names) <= known
     for word in (*verdicts.MEANINGS, *comparison_view.MEANINGS):
-        assert explain(word.text).kind == "verdict"
-    assert {topic.kind for topic in topics().values()} == set(KINDS)
+        assert explain(word.text)[0].kind == "verdict"
+    assert {topic.kind for topic in topics()} == set(KINDS)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +83,7 @@ def test_every_name_and_word_is_explained() -> None:
     ],
 )
 def test_a_word_is_found_by_alias_title_and_prefix(name: str, topic: str) -> None:
-    assert explain(name).name == topic
+    assert explain(name)[0].name == topic
 
 
 def test_a_prefix_of_several_words_names_them() -> None:

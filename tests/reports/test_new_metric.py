@@ -51,7 +51,7 @@ for name, text in outputs.items():
     assert "size of x" in text, name
 for text in (delimited([("scan", groups[0])], "csv"), comparison_csv(compare_scans(scan, scan))):
     assert "mean_size" in text
-assert explain("mean_size").summary == explain("size of x").summary == "How large values are."
+assert explain("mean_size")[0].summary == explain("size of x")[0].summary == "How large values are."
 """
 
 

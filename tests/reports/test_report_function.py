@@ -47,7 +47,7 @@ def test_several_scans_by_name() -> None:
 def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="unknown form"):
         srdd.report(SCAN, form="pdf")
-    with pytest.raises(UsageError, match="--by"):
+    with pytest.raises(UsageError, match="`by`"):
         srdd.report(SCAN, form="markdown", by="kind")
     with pytest.raises(UsageError, match="site"):
         srdd.report(SCAN, sites=["weight"])

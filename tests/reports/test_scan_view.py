@@ -141,7 +141,10 @@ class TestRows:
         assert column(table, "worst")[place] == pytest.approx(-3.4, abs=0.2)
         counts = column(table, "verdict")[place]
         assert isinstance(counts, Tally)
-        assert [(word.text, count) for word, count in counts.counts] == [("bad", 1)]
+        assert [(word.text, count) for word, count in counts.counts] == [
+            ("bad", 1),
+            ("at floor", 11),
+        ]
 
     def test_layers_are_pooled_with_their_worst_tensor(self) -> None:
         table = scan_table(groups_of(like_the_demo()), "layer", None)
@@ -150,7 +153,7 @@ class TestRows:
         assert column(table, "in")[4] == "down"
         counts = column(table, "verdict")[3]
         assert isinstance(counts, Tally)
-        assert [word.text for word, _ in counts.counts] == ["bad", "poor"]
+        assert [word.text for word, _ in counts.counts] == ["bad", "poor", "at floor"]
 
     def test_what_a_table_is_ranked_by_is_a_column_that_no_terminal_drops(self) -> None:
         for by in ("tensor", "layer", "kind"):

@@ -224,13 +224,13 @@ def test_a_text_with_nothing_to_predict_is_refused(tokenizer: Any) -> None:
     with pytest.raises(InputError, match="no prompt has a token to predict") as caught:
         evaluate_model(model, tokenizer, ["a"])
     assert "two tokens" in caught.value.hint
-    with pytest.raises(UsageError, match="--max-length is 1"):
+    with pytest.raises(UsageError, match="`max_length` is 1"):
         evaluate_model(model, tokenizer, ["abc"], as_text=True, max_length=1)
     with pytest.raises(
         InputError, match="the text has 3 tokens, fewer than one piece of 16"
     ) as few:
         evaluate_model(model, tokenizer, ["abc"], as_text=True, max_length=16)
-    assert few.value.hint.endswith("--max-length of at most 3")
+    assert few.value.hint.endswith("`max_length` of at most 3")
     with pytest.raises(UsageError, match="more than the model's context"):
         evaluate_model(model, tokenizer, ["abc"], as_text=True, max_length=10**6)
 

@@ -739,7 +739,7 @@ def test_nothing_to_quantize_is_refused(llama: nn.Module) -> None:
     [
         ({"weights": "mxfp3"}, "unknown format 'mxfp3'"),
         ({"activations": "mxfp4:odd"}, "unknown scale rule"),
-        ({"include": ["no_such"]}, "--include 'no_such' fits no linear"),
+        ({"include": ["no_such"]}, "`include` 'no_such' fits no linear"),
         ({"exclude": ["*"]}, "leave no linear"),
         ({"modules": {"model.layers.0.mlp.up": ("mxfp4", None)}}, "1 name of no linear of this"),
         ({"modules": {"model.layers.0.mlp.up_proj": ("mxfp3", None)}}, "unknown format 'mxfp3'"),

@@ -67,11 +67,12 @@ def export(config: RinConfig, trainer: str = "guide", form: str | None = None) -
         shares = ", ".join(f"{name} {100 * s:.0f} %" for name, s in energy_shares(config).items())
         each = "one document a tier, each an experiment of its own"
         notes = [f"{each}; shares of the noise energy above: {shares}", *notes]
-    reader = TRAINERS[trainer].sentence
-    comments = [reader, *_source(config), *(f"note: {note}" for note in notes)]
+    about = TRAINERS[trainer]
+    comments = [about.sentence, f"where: {about.place[form]}", *_source(config)]
+    comments += [f"note: {note}" for note in notes]
     if form == "yaml":
         return to_yaml(documents, comments)
-    write = forms.to_flags if trainer == "qerl" else forms.to_overrides
+    write = forms.to_flags if about.flags else forms.to_overrides
     return write(documents[0], comments)
 
 

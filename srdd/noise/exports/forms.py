@@ -60,7 +60,7 @@ def quoted(text: str) -> str:
     """
     if not text.isprintable() or '"' in text or "\\" in text:
         raise InputError(
-            f"{one_line(text)!r} cannot be written as a Hydra override", "use --as yaml"
+            f"{one_line(text)!r} cannot be written as a Hydra override", "use `form=yaml`"
         )
     return f'"{text}"'
 

@@ -33,19 +33,23 @@ class Trainer:
         reader: who reads this form: which code, branch or version.
         link: where that code is; empty for srdd itself.
         reads: what it reads.
+        place: for forms, the file or command that the settings belong to.
         forms: the forms it can be written in, the default first.
         per_layer: whether layers can differ.
         notes: what a user has to know: `always`, for scans whose modules are `unnamed`, for noise
             on a `linear`.
+        flags: whether its overrides are flags of a command, and not Hydra's.
     """
 
     title: str
     reader: str
     link: str
     reads: str
+    place: Mapping[str, str]
     forms: Sequence[str]
     per_layer: bool
     notes: Mapping[str, Sequence[str]]
+    flags: bool = False
 
     @property
     def sentence(self) -> str:
@@ -79,11 +83,11 @@ def _guide(config: RinConfig, form: str) -> list[Settings]:
     if form != "yaml" or config.parameters.equal_energy:
         reason = f"{form} holds only one"
         if form == "yaml":
-            reason = "none of them has the energy that --equal-energy gives all together"
+            reason = "none of them has the energy that `equal_energy` gives all together"
         raise UsageError(
             f"in the guide's form, tiers of different shapes are one experiment each, and {reason}",
-            "use --as yaml without --equal-energy, or --for srdd, or give the tiers one ratio "
-            "with --tier",
+            "use `form=yaml` without `equal_energy`, or `trainer=srdd`, or give the tiers one "
+            "ratio with `tiers`",
         )
     tiers = ([tier] for tier in config.tiers)
     return [_guide_settings(config.model_copy(update={"tiers": tier})) for tier in tiers]
@@ -161,12 +165,12 @@ def _uniform(config: RinConfig, trainer: str) -> dict[str, Any]:
         raise UsageError(
             f"{trainer} puts the same noise on every layer, and this configuration "
             f"({config.label}) does not",
-            "use --strategy uniform, or a trainer that takes layers: --for guide, verl-rin or srdd",
+            "use `strategy=uniform`, or a trainer that takes layers: guide, verl-rin or srdd",
         )
     if config.excluded:
         raise UsageError(
             f"{trainer} puts noise on every RMSNorm, and {len(config.excluded)} are excluded",
-            "drop --exclude, or use --for guide, verl-rin or srdd",
+            "drop `exclude`, or choose the trainer guide, verl-rin or srdd",
         )
     return schedule.scaled(multipliers[0]).model_dump()
 
@@ -203,7 +207,7 @@ def _check_norms(config: RinConfig, trainer: str) -> None:
         raise UsageError(
             f"{trainer} puts noise on RMSNorm only, and this configuration is for "
             f"{config.layer_type}",
-            "use --layer-type rmsnorm, or --for srdd",
+            "use `layer_type=rmsnorm`, or `trainer=srdd`",
         )
 
 
@@ -216,8 +220,8 @@ def _refuse_shapes(config: RinConfig, trainer: str) -> NoReturn:
         f"{trainer} has one schedule for all layers, and tier {tier.name} falls from "
         f"{a.sigma_start:g} to {a.sigma_end:g} while tier {base.name} falls from "
         f"{b.sigma_start:g} to {b.sigma_end:g}",
-        f"give them one ratio, such as --tier {tier.name}={a.sigma_start:.12g}:{end:.12g}, or use "
-        "--for srdd, or another strategy",
+        f"give them one ratio, such as `tiers={tier.name}={a.sigma_start:.12g}:{end:.12g}`, or use "
+        "`trainer=srdd`, or another strategy",
     )
 
 
@@ -237,5 +241,5 @@ def _check_indices(config: RinConfig, trainer: str) -> None:
                 raise UsageError(
                     f"{trainer} cannot tell the layer of {module.name!r}: it looks for a number "
                     "behind layers., h., blocks. or layer.",
-                    "use --for srdd, which names every module",
+                    "use `trainer=srdd`, which names every module",
                 )

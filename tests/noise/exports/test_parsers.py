@@ -192,4 +192,4 @@ def test_a_hostile_model_name_stays_in_its_comment(text: str) -> None:
 def test_texts_that_hydra_would_change_are_refused(text: str) -> None:
     with pytest.raises(InputError, match="cannot be written as a Hydra override") as caught:
         quoted(text)
-    assert caught.value.hint == "use --as yaml"
+    assert caught.value.hint == "use `form=yaml`"
