@@ -154,7 +154,7 @@ def _noisy(scan: Scan, config: RinConfig) -> list[_Noisy]:
     if not noisy:
         raise UsageError(
             "the configuration names no modules, so what its noise costs is unknown",
-            "make it from a scan by srdd with --kl",
+            "make it from a scan by srdd with `kl=True`",
         )
     return noisy
 

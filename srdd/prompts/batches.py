@@ -254,8 +254,8 @@ def check_context(max_length: int | None, context: int | None) -> None:
     """
     if max_length is not None and context is not None and max_length > context:
         raise UsageError(
-            f"--max-length {max_length} is more than the model's context of {context} tokens",
-            f"use --max-length {context} or less",
+            f"`max_length` {max_length} is more than the model's context of {context} tokens",
+            f"use `max_length` {context} or less",
         )
 
 
@@ -269,8 +269,8 @@ def check_template(tokenizer: Any) -> None:
     if getattr(tokenizer, "chat_template", "its own") is None:
         raise UsageError(
             "the tokenizer has no chat template to apply",
-            "use the instruction-tuned version of the model, name its tokenizer with --tokenizer, "
-            "or join the messages as plain text with --no-chat-template",
+            "use the instruction-tuned version of the model, name its `tokenizer`, "
+            "or join the messages as plain text with `apply_chat_template=False`",
         )
 
 

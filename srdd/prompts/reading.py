@@ -148,16 +148,16 @@ def read_prompts(
 def _collect(source: str, prompts: Iterator[Prompt], limit: int | None, skip: int) -> PromptSet:
     """The prompts between `skip` and `limit`; the iterator isn't asked for any beyond."""
     if limit is not None and limit < 1:
-        raise UsageError(f"the limit is {limit} prompts", "use --limit 1 or more, or leave it out")
+        raise UsageError(f"the limit is {limit} prompts", "use `limit` 1 or more, or leave it out")
     if skip < 0:
-        raise UsageError(f"{skip} prompts cannot be skipped", "use --skip 0 or more")
+        raise UsageError(f"{skip} prompts cannot be skipped", "use `skip` 0 or more")
     skipped = sum(1 for _ in islice(prompts, skip))
     taken = tuple(islice(prompts, limit))
     if not taken and not skipped:
         raise InputError(f"{source} has no prompts", "give at least one prompt that isn't blank")
     if not taken:
         problem = f"skipping {skip} of the prompts leaves none: {source} has {skipped}"
-        raise InputError(problem, f"use --skip {skipped - 1} or less")
+        raise InputError(problem, f"use `skip` {skipped - 1} or less")
     return PromptSet(source, taken, skip)
 
 
@@ -207,7 +207,7 @@ def _prompt_of(record: Mapping[str, object], where: str, keys: Sequence[str]) ->
     present = listed(f"{key} (null)" if record[key] is None else key for key in record)
     raise InputError(
         f"{where} has no prompt: its keys are {present}",
-        f"use {' or '.join(KEYS)}, or give --prompt-column",
+        f"use {' or '.join(KEYS)}, or give `prompt_column`",
     )
 
 

@@ -119,7 +119,7 @@ def tokenize_rollouts(
             f"no rollout is left: {', '.join(f'{count} {reason}' for reason, count in reasons)}",
             "give rollouts with a response"
             if max_length is None
-            else "give rollouts with a response, or a larger --max-length",
+            else "give rollouts with a response, or a larger `max_length`",
         )
     unknown = (math.nan,)
     return TokenizedPrompts(

@@ -78,7 +78,7 @@ def predictable(tokenized: TokenizedPrompts, limit: int | None = None) -> Tokeni
     if not kept and tokenized.scored is not None:
         raise InputError(
             "no rollout has a response token to predict",
-            "give rollouts with a response, or a larger --max-length",
+            "give rollouts with a response, or a larger `max_length`",
         )
     if not kept:
         raise InputError(

@@ -313,7 +313,7 @@ def test_a_limit_below_one_is_refused(write: Write, limit: int) -> None:
     error = refusal(write("a.txt", "a"), limit=limit)
     assert isinstance(error, UsageError)
     assert error.message == f"the limit is {limit} prompts"
-    assert error.hint == "use --limit 1 or more, or leave it out"
+    assert error.hint == "use `limit` 1 or more, or leave it out"
     with pytest.raises(UsageError, match="the limit is"):
         builtin(limit=limit)
 
@@ -328,7 +328,7 @@ def test_skipping_every_prompt_is_refused(write: Write) -> None:
     path = write("a.txt", "a\nb\nc")
     error = refusal(path, skip=3)
     assert error.message == f"skipping 3 of the prompts leaves none: {path} has 3"
-    assert error.hint == "use --skip 2 or less"
+    assert error.hint == "use `skip` 2 or less"
 
 
 # What cannot be read
@@ -515,4 +515,4 @@ def test_a_column_that_is_not_there_lists_those_that_are(tmp_path: Path) -> None
 def test_plain_text_has_no_columns(name: str, write: Write) -> None:
     error = refusal(write(name, "one\ntwo\n"), column="question")
     assert isinstance(error, UsageError)
-    assert error.hint == "leave out --prompt-column"
+    assert error.hint == "leave out `prompt_column`"
