@@ -170,7 +170,7 @@ def _read(stream: IO[bytes], name: str, suffix: str, keys: Sequence[str]) -> Ite
     if suffix in JSON_SUFFIXES or any(line.lstrip()[0] == "{" for _, line in first):
         return _from_json(chain(first, numbered), name, keys)
     if keys != KEYS:
-        raise UsageError(f"{name} is plain text, which has no columns", "leave out --prompt-column")
+        raise UsageError(f"{name} is plain text, which has no columns", "leave out `prompt_column`")
     return (Prompt(text=line) for _, line in chain(first, numbered))
 
 
@@ -189,7 +189,7 @@ def _from_parquet(stream: IO[bytes], name: str, keys: Sequence[str]) -> Iterator
         if column is None:
             raise InputError(
                 f"{name} has no column with prompts: its columns are {listed(columns)}",
-                f"name the column one of: {', '.join(KEYS)}, or give --prompt-column",
+                f"name the column one of: {', '.join(KEYS)}, or give `prompt_column`",
             )
         # Small batches: a limit of eight must not cost the decoding of a whole row group.
         batches = table.iter_batches(batch_size=64, columns=[column])

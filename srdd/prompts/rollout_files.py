@@ -64,9 +64,9 @@ def read_rollouts(
         UsageError: a limit or skip out of range; a column that a Parquet file does not have.
     """
     if limit is not None and limit < 1:
-        raise UsageError(f"the limit is {limit} rollouts", "use --limit 1 or more, or leave it out")
+        raise UsageError(f"the limit is {limit} rollouts", "use `limit` 1 or more, or leave it out")
     if skip < 0:
-        raise UsageError(f"{skip} rollouts cannot be skipped", "use --skip 0 or more")
+        raise UsageError(f"{skip} rollouts cannot be skipped", "use `skip` 0 or more")
     columns = dict(columns or {})
     if str(path) == "-":
         stream = sys.stdin.buffer if stdin is None else stdin
@@ -189,7 +189,7 @@ def _collect(
     if count:
         raise InputError(
             f"skipping {skip} of the rollouts leaves none: {source} has {count}",
-            f"use --skip {count - 1} or less",
+            f"use `skip` {count - 1} or less",
         )
     raise InputError(f"{source} has no rollouts", HINT)
 
