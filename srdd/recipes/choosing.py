@@ -360,7 +360,9 @@ def _warnings(
         yield f"predictions are known to be off on this model ({check}): measure the recipe"
     elif holds is None:
         yield "nothing says how good the predictions are here: the scan did not check every format"
-    if few := few_prompts(asked.scan.calibration.prompts or 0):
+    costs = asked.scan.sensitivity
+    groups = sum(map(bool, costs.tokens)) if costs else 0
+    if few := few_prompts(asked.scan.calibration.prompts or 0, groups):
         yield few
     if asked.costs.left_out:
         missing = asked.costs.left_out
