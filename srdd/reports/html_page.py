@@ -27,7 +27,7 @@ from srdd.reports.scan_view import (
     token_chart,
 )
 from srdd.reports.sensitivity_view import check_table, cost_chart, cost_table, summary
-from srdd.reports.suggestion_view import costs_table
+from srdd.reports.suggestion_view import costs_table, noise_chart
 from srdd.reports.verdicts import LEGEND
 from srdd.reports.view import Block, Chart, Column, Measure, Series, Table, Text
 
@@ -174,12 +174,16 @@ def _noise(scans: Scans) -> Iterator[Block]:
                 _of(name, scans) + title, "lines", "layer", layers, Measure(digits=3), tuple(series)
             )
             advice = next(iter(configs.values())).recommendation
-            reasons = f", because {'; '.join(advice.reasons)}" if advice.reasons else ""
-            texts.append(
-                Text(f"{_of(name, scans)}recommended: {advice.strategy}{reasons}.", "note")
+            text = (
+                f"recommended: {advice.strategy}, because {'; '.join(advice.reasons)}."
+                if advice.reasons
+                else "The layers differ enough for their ranking to matter."
             )
+            texts.append(Text(_of(name, scans) + text, "note"))
             if table := costs_table(configs):
-                yield replace(table, title=_of(name, scans) + table.title)
+                chart = noise_chart(group.scan, group.spec, configs)
+                for block in (chart, table):
+                    yield replace(block, title=_of(name, scans) + block.title)
         for strategy, error in failed.items():
             reason = f"{strategy}: no configuration, because {error.message}."
             texts.append(Text(_of(name, scans) + reason, "note"))

@@ -4,7 +4,7 @@ and what the noise costs the predictions in each stage.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,10 +22,12 @@ from srdd.reports.view import (
     INDEX,
     Block,
     Cell,
+    Chart,
     Column,
     Estimate,
     Field,
     Measure,
+    Series,
     Table,
     Text,
     tabulate,
@@ -281,6 +283,25 @@ def costs_table(configs: Mapping[str, RinConfig]) -> Table | None:
         f"that of uniform noise. {label} of all linears costs {column.text(whole)} mnat."
     )
     return tabulate("What the noise costs the predictions", fields, known, [note])
+
+
+def noise_chart(scan: Scan, spec: str, configs: Mapping[str, RinConfig]) -> Chart:
+    """What the noise of each strategy costs in each layer, beside what quantizing it costs."""
+    layers = tuple(range(len(scan.model.layers)))
+
+    def series(name: str, rows: Iterable[Mapping[str, Any]]) -> Series:
+        costs = {row["layer"]: row["kl"] for row in rows}
+        return Series(name, tuple(costs.get(layer, 0.0) for layer in layers))
+
+    label = operand_label(spec, "both")
+    lines = [
+        series(name, scan.noise_kl(config, 1, "layer"))
+        for name, config in configs.items()
+        if config.kl is not None and config.control is None
+    ]
+    lines.append(series(label, scan.sensitivities(spec, by="layer")))
+    title = f"KL of the noise in each layer at the first noisy stage, beside {label} in {spec}"
+    return Chart(title, "lines", "layer", layers, KL, tuple(lines))
 
 
 def stages_table(configs: Mapping[str, RinConfig]) -> Table | None:

@@ -6,7 +6,7 @@ import pytest
 from made_scans import costed, rising, thorough
 
 from srdd.noise import suggest
-from srdd.reports.suggestion_view import multipliers_table, suggestion_blocks
+from srdd.reports.suggestion_view import multipliers_table, noise_chart, suggestion_blocks
 from srdd.reports.terminal import plain
 from srdd.reports.view import Estimate, Table, Text
 
@@ -107,3 +107,15 @@ def test_the_cost_and_the_ranking_are_in_words() -> None:
     assert "relative_error their order is another one (Kendall's tau -0.33)" in text
     text = plain(suggestion_blocks(suggest(scan, "uniform"), scan))
     assert "ranked" not in text
+
+
+def test_the_chart_has_the_cost_of_each_strategy_beside_that_of_quantizing() -> None:
+    scan = costed()
+    configs = {name: suggest(scan, name) for name in ("uniform", "matched", "inverse")}
+    chart = noise_chart(scan, "mxfp4:floor", configs)
+    found = {series.label: series.values for series in chart.series}
+    assert list(found) == ["uniform", "matched", "W4A4"]
+    costs = [0.05**2 * value for value in (8.0, 2.0, 0.5, 32.0)]
+    assert found["uniform"] == pytest.approx(costs)
+    assert found["matched"] == pytest.approx(found["W4A4"], rel=2e-3)
+    assert found["W4A4"] == pytest.approx((0.03, 0.09, 0.002, 0.008))

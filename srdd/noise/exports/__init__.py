@@ -87,6 +87,12 @@ def _source(config: RinConfig) -> list[str]:
         f"noise energy {energy.first_stage:.4g} at the first noisy stage; over the run "
         f"{energy.relative_to_uniform:.3g} times that of uniform noise",
     ]
+    if config.kl is not None and config.kl.quantization:
+        kl = config.kl
+        lines.append(
+            f"predicted to cost {kl.first:.3g} nats a token at the first noisy stage, "
+            f"{100 * kl.first / kl.quantization:.3g} % of what quantizing all linears costs"
+        )
     noise = [e.signal_to_noise_db for e in config.layers if e.signal_to_noise_db is not None]
     quantization = [e.sqnr_db for e in config.layers if e.sqnr_db is not None]
     if noise and quantization:

@@ -371,3 +371,11 @@ def test_comments_distinguish_what_was_asked_for_from_what_is_recommended() -> N
     assert "strategy variable; recommended instead: uniform, because" in said
     said = " ".join(comment_lines(suggest(REFERENCE, "uniform"), "guide", "yaml"))
     assert "strategy uniform, which is also recommended" in said
+
+
+def test_a_file_says_what_its_noise_costs() -> None:
+    config = suggest(COSTED, "balanced", target_kl=0.1)
+    for trainer, form in (("guide", "yaml"), ("verl-rin", "overrides")):
+        said = " ".join(comment_lines(config, trainer, form))
+        assert "predicted to cost 0.1 nats a token at the first noisy stage, 17.5 % of" in said
+    assert "predicted to cost" not in " ".join(comment_lines(suggest(NAMED), "guide", "yaml"))
