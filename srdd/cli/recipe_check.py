@@ -73,8 +73,9 @@ def run_check(file: str, consumer: str | None, options: Check, destination: Dest
     inventory = read_inventory(options.check)
     resolutions = [resolve(own, inventory, reader) for own, reader in rules]
     differing = differences(*resolutions) if len(resolutions) > 1 else []
-    blocks = check_blocks(options.check, resolutions, differing, everything=options.everything)
+    results = [(each, findings(each)) for each in resolutions]
+    blocks = check_blocks(options.check, results, differing, everything=options.everything)
     destination.write(blocks)
-    every = [*differing, *(finding for each in resolutions for finding in findings(each))]
+    every = [*differing, *(finding for _, own in results for finding in own)]
     if any(each.severity == "wrong" for each in every):
         raise typer.Exit(1)

@@ -50,7 +50,7 @@ class StoredModule:
 
 @dataclass(frozen=True)
 class Inventory:
-    """The modules of a checkpoint that have weights, in the order of their names.
+    """The modules of a checkpoint that have weights, by layer and name.
 
     Attributes:
         model: what the user called it.
@@ -77,7 +77,7 @@ def read_inventory(name: str, *, revision: str | None = None) -> Inventory:
         config, shapes = _from_hub(name, revision)
     else:
         config, shapes = _from_folder(folder)
-    modules = sorted(_modules(shapes), key=lambda each: _natural(each.name))
+    modules = sorted(_modules(shapes), key=lambda m: (-1 if m.layer is None else m.layer, m.name))
     text = config.get("text_config")
     tied = config.get("tie_word_embeddings", isinstance(text, dict) or None)
     if tied is not False and not any(each.role == "head" for each in modules):
@@ -169,11 +169,6 @@ def _modules(shapes: Mapping[str, Shape | None]) -> Iterable[StoredModule]:
         if name == tensor and not (stacked and _is_projection(name)):
             continue
         yield StoredModule(name, *_role(name, shape), shape)
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    """A key that sorts layer 2 before layer 10."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in name.split(".")]
 
 
 def _is_projection(name: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from srdd.errors import counted
-from srdd.recipes.checking.findings import Finding, findings, tally
+from srdd.recipes.checking.findings import Finding, tally
 from srdd.recipes.checking.resolving import Resolution
 from srdd.recipes.exports import CONSUMERS
 from srdd.reports.text import safe
@@ -14,7 +14,7 @@ from srdd.reports.view import Block, Column, Table, Text
 
 def check_blocks(
     model: str,
-    resolutions: Sequence[Resolution],
+    results: Sequence[tuple[Resolution, Sequence[Finding]]],
     differing: Sequence[Finding] = (),
     *,
     everything: bool = False,
@@ -23,18 +23,17 @@ def check_blocks(
 
     Arguments:
         model: what the user called it.
-        resolutions: one for each file.
+        results: of each file, what it makes of the model and what is wrong with that.
         differing: where two of them differ.
         everything: also list every module.
     """
-    found = [findings(each) for each in resolutions]
-    every = [*(finding for own in found for finding in own), *differing]
+    every = [*(finding for _, own in results for finding in own), *differing]
     wrong = sum(each.severity == "wrong" for each in every)
     verdict = f"{counted(wrong, 'thing')} wrong" if wrong else "nothing wrong"
-    files = " and ".join(_reader(each) for each in resolutions)
+    files = " and ".join(_reader(each) for each, _ in results)
     blocks: list[Block] = [Text(f"{safe(model)} with {files}: {verdict}.", "answer")]
     blocks += map(_text, differing)
-    for resolution, own in zip(resolutions, found, strict=True):
+    for resolution, own in results:
         blocks.append(_modules(resolution))
         blocks += map(_text, own)
         if everything:

@@ -122,12 +122,14 @@ _VLLM_TYPES = {"router": "replicatedlinear", "head": "parallellmhead", "expert":
 def _vllm(rules: Rules, modules: Sequence[ViewedModule]) -> list[Resolved]:
     entries, names = rules.entries, _Names(rules.entries)
     layers: dict[str, list[ViewedModule]] = {}
+    asked: dict[str, str] = {}
     for module in modules:
         if module.quantizable or module.role in _VLLM_TYPES:
             layers.setdefault(_vllm_name(module), []).append(module)
+            asked[module.name] = _part_name(module)
     resolved = {}
     for name, members in layers.items():
-        parts = sorted({*map(_part_name, members)}, key=_order)
+        parts = sorted({asked[each.name] for each in members}, key=_order)
         by_class = tuple(_by_class(entries, _VLLM_TYPES.get(members[0].role, "parallellinear")))
         if members[0].role == "expert":
             choices = [_vllm_choice(part, [part], entries, names, by_class) for part in parts]
@@ -139,10 +141,11 @@ def _vllm(rules: Rules, modules: Sequence[ViewedModule]) -> list[Resolved]:
         if len(set(formats)) > 1:
             problem = f"gate, up and down of {name} have different formats"
         own = () if members[0].role == "expert" else names.matching(name)
+        matches = {p: tuple(sorted({*names.matching(p), *own, *by_class})) for p in parts}
         for each in members:
-            matches = tuple(sorted({*names.matching(_part_name(each)), *own, *by_class}))
             found = problem if each.quantizable else None
-            resolved[each.name] = Resolved(each, formats[0], matches, decided, found)
+            own_matches = matches[asked[each.name]]
+            resolved[each.name] = Resolved(each, formats[0], own_matches, decided, found)
     return [resolved.get(m.name) or Resolved(m, FULL, (), None) for m in modules]
 
 
