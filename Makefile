@@ -72,6 +72,7 @@ benchmarks: install
 	$(BIN)/python -m benchmarks.compare
 	$(BIN)/python -m benchmarks.coverage
 	$(BIN)/python -m benchmarks.noise
+	$(BIN)/python -m benchmarks.recipe_check
 	$(BIN)/python -m benchmarks.simulation
 	$(BIN)/python -m benchmarks.scan memory
 	$(BIN)/python -m benchmarks.scan weights
