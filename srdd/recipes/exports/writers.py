@@ -136,7 +136,7 @@ def _megatron(recipe: Recipe) -> Settings:
             parts = "; ".join(f"{', '.join(names)}: {key}" for key, names in keys.items())
             raise UsageError(
                 f"{own} is one linear in Megatron-Core, and its parts differ ({parts})",
-                "choose the recipe with --granularity linear-group",
+                "choose the recipe with `granularity=linear-group`",
             )
         (key,) = keys
         if key != KEPT:
