@@ -35,6 +35,7 @@ def compare(
     by: str = "layer",
     format: str | None = None,
     form: str | None = None,
+    as_json: bool = False,
 ) -> None:
     """Compare two scans, or the weights of two model folders.
 
@@ -46,7 +47,9 @@ def compare(
     from srdd.comparison import compare_scans, judge
     from srdd.reports.report import form_of
 
-    form = form_of(form, destination.output, FORMS)
+    if as_json and form not in (None, "terminal"):
+        raise UsageError("--json and --as exclude each other", "leave one of them out")
+    form = "terminal" if as_json else form_of(form, destination.output, FORMS)
     target = destination.path()
     if _is_model(old) and _is_model(new):
         unused = site or fail_on or old_format or new_format or count_unsure
@@ -55,7 +58,7 @@ def compare(
                 "of two model folders only codes of weights are compared",
                 "leave out --site, --metric, --old-format, --new-format and --fail-on",
             )
-        destination.write(_oscillation(old, new, format or "mxfp4", by, form))
+        destination.write(_oscillation(old, new, format or "mxfp4", by, form), as_json=as_json)
         return
     if format is not None:
         raise UsageError(
@@ -76,7 +79,7 @@ def compare(
     )
     outcomes = tuple(judge(comparison, gate, count_unsure=count_unsure) for gate in gates)
     comparison = comparison.model_copy(update={"gates": outcomes})
-    destination.write(_content(comparison, form))
+    destination.write(_content(comparison, form), as_json=as_json)
     if form != "terminal" or target is not None:
         _say_outcomes(outcomes)
     if not all(outcome.passed for outcome in outcomes):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from srdd.cli import attribution, console, loading, ranks
 from srdd.cli.loading import ModelOptions, PromptOptions, RunOptions
 from srdd.cli.options import command
-from srdd.cli.output import Destination
+from srdd.cli.output import Destination, show
 from srdd.cli.rollouts import RolloutOptions
 from srdd.errors import InputError, UsageError
 
@@ -125,6 +125,7 @@ def evaluate(
     text: str | None = None,
     clip: str | None = None,
     scan: str | None = None,
+    as_json: bool = False,
     seed: int = 0,
 ) -> None:
     """Measure how much worse a quantized model predicts.
@@ -220,7 +221,6 @@ def evaluate(
         console.write_result(result.to_json())
         return
     from srdd.reports.evaluation_view import evaluation_blocks
-    from srdd.reports.terminal import render
 
     try:
         if target is not None:
@@ -228,4 +228,4 @@ def evaluate(
             console.say(f"wrote {target}")
             work.finish()
     finally:  # it may have taken long: where it cannot be written, at least it is shown
-        console.show(*render(evaluation_blocks(result)))
+        show(evaluation_blocks(result), as_json=as_json)

@@ -14,6 +14,17 @@ if TYPE_CHECKING:
     from srdd.reports.view import Block
 
 
+def show(blocks: Sequence[Block], *, as_json: bool = False) -> None:
+    """Print the blocks of a report on standard output, as JSON if asked for."""
+    from srdd.reports.json_tables import to_json
+    from srdd.reports.terminal import render
+
+    if as_json:
+        console.write_result(to_json(blocks))
+    else:
+        console.show(*render(blocks))
+
+
 @dataclass(frozen=True)
 class Destination:
     """The options that say where a result goes.
@@ -41,10 +52,14 @@ class Destination:
         check_target(Path(self.output), force=self.force)
         return Path(self.output)
 
-    def write(self, content: bytes | Sequence[Block]) -> None:
-        """Write a document, or the blocks of a report."""
+    def write(self, content: bytes | Sequence[Block], *, as_json: bool = False) -> None:
+        """Write a document, or the blocks of a report, as JSON if asked for."""
         from srdd.documents.document import write_whole
-        from srdd.reports.terminal import plain, render
+        from srdd.reports.json_tables import to_json
+        from srdd.reports.terminal import plain
+
+        if as_json and not isinstance(content, bytes):
+            content = to_json(content)
 
         target = self.path()
         if target is not None:
@@ -54,4 +69,4 @@ class Destination:
         elif isinstance(content, bytes):
             console.write_result(content)
         else:
-            console.show(*render(content))
+            show(content)

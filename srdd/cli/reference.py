@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from srdd.cli import console
 from srdd.cli.options import command
+from srdd.cli.output import show
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -26,17 +27,16 @@ DOCUMENTS = {
 
 
 @command
-def formats(form: str = "table") -> None:
+def formats(form: str = "table", as_json: bool = False) -> None:
     """List number formats, their scale rules and Gaussian floors."""
     from srdd.reports.formats_view import describe_formats, formats_blocks
-    from srdd.reports.terminal import render
 
     if form == "json":
         import orjson
 
         console.write_result(orjson.dumps(describe_formats(), option=orjson.OPT_INDENT_2) + b"\n")
         return
-    console.show(*render(formats_blocks()))
+    show(formats_blocks(), as_json=as_json)
 
 
 def json_schema(document: str) -> dict[str, Any]:

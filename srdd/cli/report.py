@@ -22,6 +22,7 @@ def report(
     by: str | None = None,
     form: str | None = None,
     everything: bool = False,
+    as_json: bool = False,
 ) -> None:
     """Show a scan in the terminal, as Markdown, HTML or CSV.
 
@@ -30,7 +31,9 @@ def report(
     from srdd.cli import scans as reading
     from srdd.reports.report import content, form_of
 
-    form = form_of(form, destination.output, FORMS)
+    if as_json and form not in (None, "terminal"):
+        raise UsageError("--json and --as exclude each other", "leave one of them out")
+    form = "terminal" if as_json else form_of(form, destination.output, FORMS)
     sources = scans or [reading.newest()]
     if sources.count("-") > 1:
         raise UsageError("standard input is named twice", "it holds one scan")
@@ -47,7 +50,7 @@ def report(
         for source, stem in zip(sources, stems, strict=True)
     ]
     made = content(named, form, sites=site, formats=format, by=by, everything=everything)
-    destination.write(made.encode() if isinstance(made, str) else made)
+    destination.write(made.encode() if isinstance(made, str) else made, as_json=as_json)
 
 
 def _page_name(sources: list[str]) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from srdd.cli import console, loading, ranks
 from srdd.cli.loading import ModelOptions, PromptOptions, RunOptions
 from srdd.cli.options import command
-from srdd.cli.output import Destination
+from srdd.cli.output import Destination, show
 from srdd.cli.rollouts import RolloutOptions
 from srdd.errors import OutputError, UsageError
 
@@ -61,6 +61,7 @@ def scan(
     kl_direct: bool = False,
     by: str = "tensor",
     everything: bool = False,
+    as_json: bool = False,
     kl_samples: int | None = None,
     kl_check: int | None = None,
     rounding: str = "even",
@@ -118,7 +119,10 @@ def scan(
     if target is None:
         console.write_result(result.to_json())
         return
-    _deliver(result, target, force=destination.force, named=named, by=by, everything=everything)
+    target = _write(result, target, destination.force, named, by, everything, as_json)
+    console.say(f"wrote {target}")
+    if target.is_file():
+        _say_next(result, target)
     work.finish()
 
 
@@ -130,23 +134,20 @@ def _kept_as(target: Path | None, model: str, formats: list[str], named: bool) -
     return target.with_name(re.sub(r"-\d{8}-\d{6}$", "", name.stem))
 
 
-def _deliver(
-    result: Scan, target: Path, *, force: bool, named: bool, by: str, everything: bool
-) -> None:
+def _write(
+    result: Scan, target: Path, force: bool, named: bool, by: str, everything: bool, as_json: bool
+) -> Path:
+    """Write the scan, show its tables, and give back where it went."""
     from srdd.reports.groups import groups_of
     from srdd.reports.scan_view import scan_blocks
-    from srdd.reports.terminal import render
     from srdd.reports.view import Text
 
     try:
-        target = _save(result, target, force, named)
+        return _save(result, target, force, named)
     finally:  # it may have taken hours: where it cannot be written, at least it is shown
         blocks = scan_blocks(groups_of(result), by, everything=everything)
         said = {Text(warning, "warning") for warning in result.warnings}  # while measuring
-        console.show(*render(block for block in blocks if block not in said))
-    console.say(f"wrote {target}")
-    if target.is_file():
-        _say_next(result, target)
+        show([block for block in blocks if block not in said], as_json=as_json)
 
 
 def _save(result: Scan, target: Path, force: bool, named: bool) -> Path:

@@ -8,7 +8,7 @@ from typing import Any
 
 from srdd.cli import console
 from srdd.cli.options import command
-from srdd.cli.output import Destination
+from srdd.cli.output import Destination, show
 from srdd.errors import UsageError
 
 
@@ -67,6 +67,7 @@ def suggest(
     questions: int | None = None,
     baseline: float | None = None,
     form: str | None = None,
+    as_json: bool = False,
 ) -> None:
     """Turn a scan into a noise configuration for a trainer.
 
@@ -87,6 +88,11 @@ def suggest(
         "variable": {"cap": cap},
         "zone": {"zones": zones, "tiers": parse_tiers(tier)},
     }
+    if as_json and (strategy == "all" or controls or destination.output in (None, "-")):
+        raise UsageError(
+            "--json prints the table of one configuration, which goes to a file",
+            "name the file with -o, and choose one strategy without --controls",
+        )
     if strategy == "all" or controls:
         runs = experiments.runs_of(strategy, special)
         folder, form = experiments.check_folder(destination), form_of(consumer, form)
@@ -114,5 +120,9 @@ def suggest(
     own = {name: value for each in special.values() for name, value in each.items()}
     config = suggest_from(measured, strategy, **general, **own)
     content = export(config, consumer, form).encode()
-    console.show_beside(*render(suggestion_blocks(config, measured)))
+    blocks = suggestion_blocks(config, measured)
+    if as_json:
+        show(blocks, as_json=True)
+    else:
+        console.show_beside(*render(blocks))
     destination.write(content)

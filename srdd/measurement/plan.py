@@ -6,10 +6,11 @@ Nothing here imports torch.
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Literal, TypedDict
+from typing import TYPE_CHECKING, Literal, ParamSpec, TypedDict, TypeVar
 
 from srdd.errors import UsageError, unknown_name
 from srdd.model.selection import Selection
@@ -19,6 +20,9 @@ from srdd.numerics.sites import check_sites, needs_prompts
 
 if TYPE_CHECKING:
     from typing import Unpack
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 DEFAULT_FORMATS = ("mxfp4",)
 DEFAULT_SITES = ("output", "input")
@@ -52,6 +56,42 @@ class Options(TypedDict, total=False):
     kl: bool | str
     kl_samples: int | None
     kl_check: int | None
+
+
+DEFAULTS: Options = {
+    "formats": DEFAULT_FORMATS,
+    "sites": DEFAULT_SITES,
+    "include": (),
+    "exclude": (),
+    "rounding": "even",
+    "seed": 0,
+    "batch_size": "auto",
+    "max_length": None,
+    "apply_chat_template": None,
+    "skip_first_token": False,
+    "thresholds": None,
+    "kl": False,
+    "kl_samples": KL_SAMPLES,
+    "kl_check": KL_CHECK,
+}
+"""What holds for an option that is left out."""
+
+
+def with_defaults(function: Callable[P, T]) -> Callable[P, T]:
+    """`function`, whose `**options` are Options, with each of them and its default in `help`."""
+    signature = inspect.signature(function)
+    *named, _ = signature.parameters.values()
+    options = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=default,
+            annotation=Options.__annotations__[name].__forward_arg__,
+        )
+        for name, default in DEFAULTS.items()
+    ]
+    function.__signature__ = signature.replace(parameters=[*named, *options])  # type: ignore[attr-defined]
+    return function
 
 
 @dataclass(frozen=True)
@@ -104,29 +144,28 @@ class Plan:
         for name in options:
             if name not in Options.__annotations__:
                 raise unknown_name("option", name, Options.__annotations__)
-        kl = options.get("kl", False)
+        given, options = options, {**DEFAULTS, **options}
+        kl = options["kl"]
         for name, unused in (("kl_samples", not kl), ("kl_check", kl is not True)):
-            if unused and options.get(name) is not None:
+            if unused and given.get(name) is not None:
                 raise UsageError(f"`{name}` has no effect without `kl=True`", "leave it out")
-        formats = options.get("formats", DEFAULT_FORMATS)
-        sites = options.get("sites", DEFAULT_SITES)
-        rounding = check_rounding(options.get("rounding", "even"))
+        formats = options["formats"]
+        sites = options["sites"]
+        rounding = check_rounding(options["rounding"])
         return cls(
             specs=tuple(parse_specs([formats] if isinstance(formats, str) else formats)),
             sites=check_sites([sites] if isinstance(sites, str) else sites),
-            selection=Selection(
-                tuple(options.get("include", ())), tuple(options.get("exclude", ()))
-            ),
+            selection=Selection(tuple(options["include"]), tuple(options["exclude"])),
             rounding=rounding,
-            seed=check_seed(options.get("seed", 0)),
-            batch_size=check_batch_size(options.get("batch_size", "auto")),
-            max_length=check_max_length(options.get("max_length")),
-            chat_template=options.get("apply_chat_template"),
-            skip_first_token=options.get("skip_first_token", False),
-            thresholds=_check_thresholds(options.get("thresholds")),
+            seed=check_seed(options["seed"]),
+            batch_size=check_batch_size(options["batch_size"]),
+            max_length=check_max_length(options["max_length"]),
+            chat_template=options["apply_chat_template"],
+            skip_first_token=options["skip_first_token"],
+            thresholds=_check_thresholds(options["thresholds"]),
             kl=_check_kl(kl, rounding),
-            kl_samples=_check_least("kl_samples", _or(options.get("kl_samples"), KL_SAMPLES), 1),
-            kl_check=_check_least("kl_check", _or(options.get("kl_check"), KL_CHECK), 0),
+            kl_samples=_check_least("kl_samples", _or(options["kl_samples"], KL_SAMPLES), 1),
+            kl_check=_check_least("kl_check", _or(options["kl_check"], KL_CHECK), 0),
         )
 
     @property

@@ -25,7 +25,7 @@ from srdd.measurement.forward import (
     warn_of_whole_tensors,
 )
 from srdd.measurement.listener import Listener, listening
-from srdd.measurement.plan import Options, Plan
+from srdd.measurement.plan import Options, Plan, with_defaults
 from srdd.measurement.provenance import Origin, describe_model, describe_rollouts, versions
 from srdd.measurement.weights import measure_weights
 from srdd.measurement.work import current
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 __all__ = ["Listener", "Origin", "scan_model"]
 
 
+@with_defaults
 def scan_model(
     model: nn.Module,
     tokenizer: Any = None,

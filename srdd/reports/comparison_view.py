@@ -237,7 +237,7 @@ def _group(group: Group, metric: str, rows: int, details: bool) -> Iterator[Bloc
         fields = [
             Field[_Line](Column("metric", align="left"), lambda line: line[0]),
             Field[_Line](
-                Column("unit", align="left", priority=2), lambda line: FIGURES[line[1]].unit
+                Column("unit", align="left", priority=2), lambda line: Measure.of(line[1])
             ),
             *_difference_fields(),
         ]

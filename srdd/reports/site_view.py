@@ -157,7 +157,7 @@ def overall(group: Group) -> Table:
 
     fields = [
         Field[str](Column("metric", align="left"), lambda name: METRICS[name].title),
-        Field[str](Column("unit", align="left"), lambda name: METRICS[name].unit),
+        Field[str](Column("unit", align="left"), lambda name: Measure.of(name)),
         *map(figure, _PICKS),
         Field[str](
             Column("Gaussian"), lambda name: Estimate(group.floor[name], measure=Measure.of(name))

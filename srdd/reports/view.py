@@ -12,6 +12,7 @@ knows an output language and no metric. Cells are values, never text that is alr
     Span        both ends of an interval
     Word        a verdict, with a severity that colours it
     Tally       how many have each verdict
+    Measure     the unit of a row's figures
 """
 
 from __future__ import annotations
@@ -104,7 +105,7 @@ class Tally:
     counts: tuple[tuple[Word, int], ...]
 
 
-Cell: TypeAlias = "str | int | float | Estimate | Span | Word | Tally | None"
+Cell: TypeAlias = "str | int | float | Estimate | Span | Word | Tally | Measure | None"
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,8 @@ class Column:
             return cell
         if isinstance(cell, Word):
             return cell.text
+        if isinstance(cell, Measure):
+            return cell.unit
         if isinstance(cell, Tally):
             return ", ".join(f"{count} {word.text}" for word, count in cell.counts)
         if isinstance(cell, Span):
