@@ -24,11 +24,13 @@ if TYPE_CHECKING:
     from srdd.recipes import recipe
     from srdd.reports.report import report
     from srdd.simulation.evaluator import evaluate_model as evaluate
+    from srdd.simulation.monitor import MismatchCallback
     from srdd.simulation.simulator import simulate
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "MismatchCallback": "srdd.simulation.monitor:MismatchCallback",
     "Recipe": "srdd.documents.recipe:Recipe",
     "RinConfig": "srdd.documents.rin:RinConfig",
     "Scan": "srdd.documents.scan:Scan",
@@ -52,6 +54,7 @@ _HOMES = {
 """Public name -> its module, and its name there; the module itself where that is missing."""
 
 __all__ = [
+    "MismatchCallback",
     "Recipe",
     "RinConfig",
     "Scan",

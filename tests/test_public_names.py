@@ -11,6 +11,7 @@ import pytest
 import srdd
 
 NAMES = {
+    "MismatchCallback",
     "Recipe",
     "RinConfig",
     "Scan",
