@@ -227,7 +227,7 @@ def test_columns_and_figures_are_explained() -> None:
     for block in blocks:
         if isinstance(block, Table):
             for title in {column.title for column in block.columns} - {"mxfp4:floor"}:
-                assert explain(title).summary, title
+                assert explain(title)[0].summary, title
     table = next(block for block in blocks if isinstance(block, Table))
     for row in table.rows:
-        assert explain(str(row[0])).summary
+        assert explain(str(row[0]))[0].summary
