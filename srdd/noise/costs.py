@@ -26,8 +26,6 @@ MOST_KL = 1.0
 LEAST_ARRIVING = 0.5
 """Below this share of its energy, noise is a few large steps rather than noise of that sigma."""
 
-NO_COSTS = "scan with --kl, or scan_model(..., kl=True) in Python"
-
 
 @dataclass(frozen=True)
 class NoiseCosts:
@@ -100,7 +98,7 @@ class NoiseCosts:
                 else "above that, the prediction, which is of second order, says nothing"
             )
             raise UsageError(
-                f"{what}: no sigma makes this noise cost {target:.3g} nats a token",
+                f"`{what}`: no sigma makes this noise cost {target:.3g} nats a token",
                 f"reachable are {least:.3g} to {most:.3g} nats a token; {reasons}",
             )
         return _root(cost, target, low, high)
@@ -180,7 +178,7 @@ def noise_costs(scan: Scan, targets: Targets) -> NoiseCosts:
     if scan.sensitivity is None:
         raise UsageError(
             "the scan does not say what noise costs",
-            "scan with --kl, or scan_model(..., kl=True) in Python",
+            "scan the model again with `kl=True`",
         )
     known = costs_of(scan)
     names = [target.name for layer in targets.of_layer for target in layer]

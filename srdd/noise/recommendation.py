@@ -122,14 +122,14 @@ def about_costs(config: RinConfig) -> Iterator[str]:
     if arriving is not None and arriving < LEAST_ARRIVING:
         yield (
             f"rounding to the weights' type lets {100 * arriving:.0f} % of the noise through at "
-            "the first noisy stage: raise --sigma-start, or keep these weights in float32"
+            "the first noisy stage: raise sigma_start, or keep these weights in float32"
         )
     if kl.first > MOST_OVER * kl.quantization > 0:
         sigma = schedule.sigma_start * math.sqrt(kl.quantization / kl.first)
         yield (
             f"the noise costs {kl.first:.3g} nats a token at its first noisy stage, "
             f"{kl.first / kl.quantization:.2g} times what quantizing all linears costs "
-            f"({kl.quantization:.3g}): --match-quantization makes them equal, with a sigma of "
+            f"({kl.quantization:.3g}): match_quantization makes them equal, with a sigma of "
             f"about {sigma:.2g}"
         )
     idle = 0
@@ -148,7 +148,7 @@ def about_costs(config: RinConfig) -> Iterator[str]:
         )
         sigma = schedule.sigmas[count - 1 - idle]
         which = "the last stage does" if idle == 1 else f"the last {idle} of {count} stages do"
-        yield f"{which} nothing: {reason}; end at --sigma-end {sigma:.2g}"
+        yield f"{which} nothing: {reason}; end at a sigma_end of {sigma:.2g}"
 
 
 def warnings_of(
@@ -241,7 +241,7 @@ def _about_ranking(figures: Figures) -> Iterator[str]:
     if tau is not None and tau < LEAST_TAU:
         yield (
             f"{figures.metric} ranks the layers differently from what quantizing them costs "
-            f"(Kendall's tau {tau:.2f}): rank by --metric kl"
+            f"(Kendall's tau {tau:.2f}): rank by metric kl"
         )
 
 

@@ -192,7 +192,7 @@ def _in_proportion(values: Sequence[float], schedule: Schedule) -> list[TierNois
     """One tier with multipliers in proportion to `values`, which average 1."""
     mean = sum(values) / len(values)
     if not mean:
-        raise UsageError("quantizing costs nothing in any layer", "use --strategy uniform")
+        raise UsageError("quantizing costs nothing in any layer", "use `strategy=uniform`")
     return [TierNoise("all", schedule, tuple(rounded(value / mean) for value in values))]
 
 

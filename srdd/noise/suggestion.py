@@ -122,7 +122,7 @@ def suggest(
     options = OPTIONS[strategy] | {n: value for n, value in given.items() if value is not None}
     level = _level(strategy, sigma_start, target_kl, match_quantization, equal_energy, equal_kl)
     if level and tiers is not None:
-        raise UsageError(f"tiers and {level[0]} both set sigma", "give one of them")
+        raise UsageError(f"`tiers` and `{level[0]}` both set sigma", "give one of them")
     exclusions = list(dict.fromkeys((*ALWAYS_EXCLUDED, *exclude)))
     targets = targets_of(scan, layer_type, exclusions)
     site = site or default_site(scan, layer_type)
@@ -239,15 +239,16 @@ def _level(
     given = [(name, value) for name, value in options.items() if value is not None]
     if len(given) > 1:
         raise UsageError(
-            f"{given[0][0]} and {given[1][0]} both say how strong the noise is", "give one of them"
+            f"`{given[0][0]}` and `{given[1][0]}` both say how strong the noise is",
+            "give one of them",
         )
     if equal_energy and equal_kl:
-        raise UsageError("equal_energy and equal_kl are both given", "give one of them")
+        raise UsageError("`equal_energy` and `equal_kl` are both given", "give one of them")
     if not given and strategy == "matched" and not (equal_energy or equal_kl):
         given = [("match_quantization", 1.0)]
     if not given or given[0][0] == "sigma_start":
         return None
     name, value = given[0]
     if not (math.isfinite(value) and value > 0):
-        raise UsageError(f"{name} is {value:g}", "give a number above 0")
+        raise UsageError(f"`{name}` is {value:g}", "give a number above 0")
     return name, value

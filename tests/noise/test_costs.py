@@ -143,12 +143,15 @@ def test_targets_that_rounding_or_the_prediction_rules_out() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"target_kl": 0.1, "sigma_start": 0.1}, "sigma_start and target_kl both"),
-        ({"target_kl": 0.1, "match_quantization": 0.1}, "target_kl and match_quantization both"),
-        ({"equal_kl": True, "equal_energy": True}, "equal_energy and equal_kl"),
-        ({"target_kl": 0.0}, "target_kl is 0"),
-        ({"match_quantization": math.nan}, "match_quantization is nan"),
-        ({"strategy": "zone", "tiers": {"low": None}, "target_kl": 0.1}, "tiers and target_kl"),
+        ({"target_kl": 0.1, "sigma_start": 0.1}, "`sigma_start` and `target_kl` both"),
+        (
+            {"target_kl": 0.1, "match_quantization": 0.1},
+            "`target_kl` and `match_quantization` both",
+        ),
+        ({"equal_kl": True, "equal_energy": True}, "`equal_energy` and `equal_kl`"),
+        ({"target_kl": 0.0}, "`target_kl` is 0"),
+        ({"match_quantization": math.nan}, "`match_quantization` is nan"),
+        ({"strategy": "zone", "tiers": {"low": None}, "target_kl": 0.1}, "`tiers` and `target_kl`"),
     ],
 )
 def test_what_contradicts_itself_is_refused(arguments: dict[str, Any], message: str) -> None:
@@ -162,7 +165,7 @@ def test_what_contradicts_itself_is_refused(arguments: dict[str, Any], message: 
 def test_without_a_sensitivity_there_is_nothing_to_go_by(arguments: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=r"sensitivity|what noise costs") as caught:
         suggest(made(ERRORS), **arguments)
-    assert "--kl" in caught.value.hint
+    assert "`kl=True`" in caught.value.hint
 
 
 def test_a_layer_in_which_noise_costs_nothing_cannot_be_balanced() -> None:
@@ -224,7 +227,7 @@ def test_stages_that_do_nothing_are_counted() -> None:
     idle = warning(suggest(SCAN, "uniform"), "do nothing")
     assert idle is not None
     assert idle.startswith("the last 3 of 10 stages do nothing: they cost less than 0.1 %")
-    assert "--sigma-end 0.0028" in idle
+    assert "sigma_end of 0.0028" in idle
     assert warning(suggest(SCAN, "uniform", sigma_end=0.0028), "do nothing") is None
     # Of 0.0016, 0.2 of the spacing, a third arrives; of 0.00089, next to nothing, although beside
     # quantization that costs so little, it would still count.
@@ -232,7 +235,7 @@ def test_stages_that_do_nothing_are_counted() -> None:
     swallowed = warning(suggest(cheap, "uniform"), "do nothing")
     assert swallowed is not None
     assert swallowed.startswith("the last 2 of 10 stages do nothing: rounding leaves 0 %")
-    assert "--sigma-end 0.0016" in swallowed
+    assert "sigma_end of 0.0016" in swallowed
 
 
 def test_noise_that_rounding_swallows_from_the_start_is_warned_of() -> None:
