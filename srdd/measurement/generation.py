@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,7 +30,7 @@ from srdd.model.running import (
     text_config,
     vocabulary_of,
 )
-from srdd.prompts.batches import TokenizedPrompts, tokenize
+from srdd.prompts.batches import LeftOut, TokenizedPrompts, tokenize
 from srdd.prompts.reading import PromptSet
 from srdd.prompts.rollout_files import read_rollouts
 from srdd.prompts.rollout_log import RolloutLog
@@ -85,10 +85,12 @@ def own_rollouts(
     tokenized = tokenize(
         as_prompt_set(prompts),
         tokenizer,
-        context=None if context is None else context - sampling.max_new_tokens,
+        context=context,
         vocab_size=vocabulary_of(model),
         apply_chat_template=apply_chat_template,
     )
+    if context is not None:
+        tokenized = _with_room(tokenized, context - sampling.max_new_tokens, sampling)
     warn_of_left_out(tokenized, listener)
     about = {
         "schema_version": 1,
@@ -118,6 +120,28 @@ def own_rollouts(
         server.generate(tokenized.index, tokenized.ids, sampling, log, listener.advanced)
     listener.inform(f"rollouts are in {log.path}")
     return read_rollouts(log.path)
+
+
+def _with_room(tokenized: TokenizedPrompts, longest: int, sampling: Sampling) -> TokenizedPrompts:
+    """The prompts of at most so many tokens.
+
+    Raises:
+        InputError: there is none.
+    """
+    reason = f"without room for {sampling.max_new_tokens} new tokens in the model's context"
+    lengths = [len(ids) for ids in tokenized.ids]
+    kept = [place for place, length in enumerate(lengths) if length <= longest]
+    if not kept:
+        raise InputError(
+            f"every prompt is {reason}",
+            "use a smaller --max-new-tokens, or shorter prompts",
+        )
+    lost = [
+        LeftOut(tokenized.index[place], length, reason)
+        for place, length in enumerate(lengths)
+        if length > longest
+    ]
+    return replace(tokenized.chosen(kept), left_out=(*tokenized.left_out, *lost))
 
 
 def generate(

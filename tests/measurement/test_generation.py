@@ -241,7 +241,9 @@ def test_a_prompt_without_room_for_a_response_is_left_out(tokenizer: Any, tmp_pa
         model, tokenizer, prompts, Sampling(max_new_tokens=5), tmp_path, listener=listener
     )
     assert len(found.rollouts) == 1
-    assert "left out 1 prompt" in heard[0]
+    assert heard[0] == "left out 1 prompt: without room for 5 new tokens in the model's context"
+    with pytest.raises(InputError, match="every prompt is without room"):
+        own_rollouts(model, tokenizer, prompts[1:], Sampling(max_new_tokens=5), tmp_path)
     with pytest.raises(UsageError, match="leaves no room for a prompt"):
         own_rollouts(model, tokenizer, prompts, Sampling(max_new_tokens=context), tmp_path)
 
