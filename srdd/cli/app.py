@@ -35,6 +35,7 @@ PANELS = (
     "Rollouts",
     "Model",
     "Strategy",
+    "Choice",
     "Plan of experiments",
     "Output",
     "Advanced",
@@ -99,7 +100,7 @@ def _add(function: Callable[..., None], example: str) -> None:
 
 _add(scan, "srdd scan demo --limit 8")
 _add(suggest, "srdd suggest --strategy variable > rin.yaml")
-_add(recipe, "srdd recipe recipe.json --check demo --for vllm")
+_add(recipe, "srdd recipe scan.json --bits 5")
 _add(report, "srdd report --as markdown > report.md")
 _add(compare, "srdd compare old.json new.json")
 _add(merge, "srdd merge part-1.json part-2.json -o whole.json")

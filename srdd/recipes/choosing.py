@@ -212,7 +212,7 @@ def _budget(problem: Problem, bits: float | None, max_kl: float | str | None) ->
     if (bits is None) == (max_kl is None):
         raise UsageError(
             "a recipe needs a budget, bits or max_kl, and only one",
-            "such as --bits 5, --max-kl 0.05 (nats a token) or --max-kl 50% (of all low)",
+            "such as `bits=5`, `max_kl=0.05` (nats a token) or `max_kl=50%` (of all low)",
         )
     if bits is not None:
         if not (math.isfinite(bits) and bits > 0):
@@ -246,7 +246,7 @@ def _chosen(problem: Problem, budget: Budget) -> Indices:
     if choice is None:
         raise UsageError(
             f"the linears that patterns fix cost more than {budget.max_kl:g} nats a token",
-            "raise --max-kl, or drop a pattern",
+            "raise `max_kl`, or drop a pattern",
         )
     return choice
 
@@ -273,14 +273,14 @@ def _pins(
             if pinned.setdefault(place, option) != option:
                 raise UsageError(
                     f"patterns give linears of group {group.name} different formats",
-                    "pin all of it alike, or choose --granularity tensor",
+                    "pin all of it alike, or choose `granularity=tensor`",
                 )
             reasons.setdefault(place, reason)
     for n, (pattern, _) in enumerate(rules):
         if n not in used:
             endings = dict.fromkeys(one.module.rpartition(".")[2] for one in costs.linears)
             raise UsageError(
-                f"--pattern {pattern!r} fits no linear with a cost",
+                f"pattern {pattern!r} fits no linear with a cost",
                 f"names end in {', '.join(list(endings)[:8])}",
             )
     return pinned, reasons
@@ -290,7 +290,7 @@ def _pattern(costs: Costs, text: str) -> tuple[str, int]:
     """`PATTERN=FORMAT` as a pattern and the place of its format."""
     pattern, equals, name = text.rpartition("=")
     if not equals or not pattern:
-        raise UsageError(f"--pattern {text!r} names no format", "write '*.down_proj=bf16'")
+        raise UsageError(f"pattern {text!r} names no format", "write '*.down_proj=bf16'")
     if name in KEPT_NAMES:
         return pattern, len(costs.formats) - 1
     if name not in costs.formats:

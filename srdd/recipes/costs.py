@@ -137,7 +137,8 @@ def _known(name: str, known: Sequence[str]) -> str:
     if len(fitting) != 1:
         raise UsageError(
             f"the scan has no cost of {name}",
-            f"choose from: {', '.join([*known, KEPT])}, or scan with --kl --format {name}",
+            f"choose from: {', '.join([*known, KEPT])}, "
+            f"or scan with `kl=True` and {name} among `formats`",
         )
     return fitting[0]
 
@@ -203,7 +204,7 @@ def _sensitivity(scan: Scan) -> Sensitivity:
     if scan.sensitivity is None:
         raise UsageError(
             "the scan has no sensitivity, which a recipe is chosen by",
-            "scan with --kl, and a --format for each candidate: "
-            "srdd scan MODEL --kl --format mxfp4 --format mxfp8_e4m3",
+            "scan with `kl=True`, and all formats to choose from, such as mxfp4 and mxfp8_e4m3, "
+            "in `formats`",
         )
     return scan.sensitivity

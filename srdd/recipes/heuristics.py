@@ -42,8 +42,9 @@ def heuristics(
     Routers stay in 16 bits. The other linears are in the format of fewest bits, unless a rule keeps
     them in a format of 6 bits or more:
 
-        uniform           every linear in one format
-        down_proj, attention, attention and the MLPs of the first 2 and last 4 layers
+        all in FORMAT     every linear in one format
+        down_proj, attention
+        MLPs at both ends those of the first 2 and last 4 layers, beside all attention
         first and last N, first N, last N layers; down_proj or attention of the N outer layers:
                           with as many layers as fit into `most_bits`
 
@@ -66,6 +67,12 @@ def _rules(
     fixed: Mapping[str, str],
 ) -> Iterator[Heuristic]:
     low = formats[0]
+    bases = [each.partition(":")[0] for each in formats]
+    # The scale rule only where it tells formats apart.
+    name_of = {
+        each: base if bases.count(base) == 1 else each
+        for each, base in zip(formats, bases, strict=True)
+    }
     layers = list(dict.fromkeys(linear.layer for linear in linears))
 
     def keeping(name: str, high: str, keeps: Callable[[Linear], bool]) -> Heuristic:
@@ -75,16 +82,18 @@ def _rules(
         )
 
     for each in formats[:-1]:
-        yield keeping(f"all in {each}", each, lambda linear: True)
+        yield keeping(f"all in {name_of[each]}", each, lambda linear: True)
     outer = [layer for pair in zip(layers, layers[::-1], strict=True) for layer in pair]
     outer = list(dict.fromkeys(outer))
     for high in [each for each in formats[1:] if bits_of(each) >= MORE_BITS]:
-        yield keeping(f"down_proj in {high}", high, lambda linear: linear.kind in DOWN)
-        yield keeping(f"attention in {high}", high, lambda linear: linear.kind in ATTENTION)
+        yield keeping(f"down_proj in {name_of[high]}", high, lambda linear: linear.kind in DOWN)
+        yield keeping(
+            f"attention in {name_of[high]}", high, lambda linear: linear.kind in ATTENTION
+        )
         if len(layers) > FIRST_MLPS + LAST_MLPS:
             ends = {*layers[:FIRST_MLPS], *layers[-LAST_MLPS:]}
             yield keeping(
-                f"attention, first {FIRST_MLPS} and last {LAST_MLPS} MLPs in {high}",
+                f"attention, MLPs at both ends in {name_of[high]}",
                 high,
                 lambda linear, ends=ends: linear.kind in ATTENTION or linear.layer in ends,  # type: ignore[misc]
             )
@@ -101,7 +110,7 @@ def _rules(
             for count in range(step, len(order) + 1, step):
                 chosen = set(order[:count])
                 rule = keeping(
-                    f"{name.format(count // step)} in {high}",
+                    f"{name.format(count // step)} in {name_of[high]}",
                     high,
                     lambda linear, chosen=chosen, kinds=kinds: (  # type: ignore[misc]
                         linear.layer in chosen and (kinds is None or linear.kind in kinds)

@@ -103,7 +103,8 @@ def test_an_export(capsys: pytest.CaptureFixture[str]) -> None:
         ("rollout.json --check ./nowhere --for vllm", "there is no folder", "models here"),
         ("train.yaml --check demo --for vllm", "no config_groups", "that has config_groups"),
         ("recipe.json --check demo --for verl", "is not written for verl", "export it for one of"),
-        ("recipe.json", "what to do with the recipe was not said", "--check MODEL"),
+        ("recipe.json --bits 5", "--bits does nothing with a recipe", "leave it out"),
+        ("recipe.json --check demo --for vllm --bits 5", "nothing with --check", "leave it out"),
         (
             "recipe.json --for megatron",
             "no mxfp4 for weight and input",

@@ -152,8 +152,8 @@ def test_the_curve_falls_and_each_point_is_the_best_of_its_bits() -> None:
 @pytest.mark.parametrize(
     ("options", "message", "hint"),
     [
-        ({}, "needs a budget", "--bits 5"),
-        ({"bits": 5, "max_kl": 1}, "only one", "--bits 5"),
+        ({}, "needs a budget", "bits=5"),
+        ({"bits": 5, "max_kl": 1}, "only one", "bits=5"),
         ({"bits": 4}, "no recipe has 4 bits", "4.25"),
         ({"bits": float("nan")}, "nan bits", "above 0"),
         ({"bits": -1}, "-1 bits", "above 0"),
@@ -180,7 +180,7 @@ def test_what_cannot_be_is_refused(options: dict[str, object], message: str, hin
 def test_a_scan_without_costs_says_how_to_get_them() -> None:
     with pytest.raises(SrddError) as error:
         srdd.recipe(SCAN.model_copy(update={"sensitivity": None}), bits=5)
-    assert "--kl" in error.value.hint
+    assert "kl=True" in error.value.hint
 
 
 def test_linears_without_costs_are_named() -> None:
