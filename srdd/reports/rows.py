@@ -8,8 +8,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from srdd.documents.pool import pool, pool_groups
 from srdd.documents.scan import Operands, Record
+from srdd.documents.sensitivity_figures import figure
 from srdd.model.kinds import ORDER, kind_of, kinds_of
 from srdd.noise.zones import zone_of
 from srdd.numerics.formats import parse_spec
@@ -183,6 +186,30 @@ def flat_rows(name: str, group: Group, by: str) -> list[dict[str, Any]]:
     return [_flat(name, group, *entry) for entry in _by_key(group, by).items()]
 
 
+def _costs(group: Group, key: _Key, members: Sequence[Record]) -> dict[str, float | None]:
+    """What quantizing the linears of a row costs the predictions, both operands, nats a token.
+
+    None for the outputs of layers, and in a scan that has no costs in this format.
+    """
+    costs: dict[str, float | None] = {"kl": None, "kl_low": None, "kl_high": None}
+    sensitivity = group.scan.sensitivity
+    names = {name for record in members for name in (record.tensor, *record.shared_with)}
+    if sensitivity is None or group.site == "output":
+        return costs
+    chosen = [
+        change
+        for change in sensitivity.changes
+        if (change.format, change.operands) == (group.spec, group.operands or "both")
+        and change.tensor in names
+    ]
+    if not chosen:
+        return costs
+    nats = np.sum([change.nats for change in chosen], axis=0)
+    pooled = figure(nats, np.array(sensitivity.tokens, dtype=np.float64))
+    low, high = pooled["interval"] or (None, None)
+    return {"kl": pooled["value"], "kl_low": low, "kl_high": high}
+
+
 def _flat(
     name: str, group: Group, key: _Key, entry: tuple[Record, tuple[Record, ...]]
 ) -> dict[str, Any]:
@@ -205,6 +232,7 @@ def _flat(
         value = getattr(record.metrics, metric)
         row |= {metric: value, f"{metric}_low": low, f"{metric}_high": high}
     row["vs_floor_db"] = record.vs_floor_db
+    row |= _costs(group, key, members)
     for quantile in ("p5", "p50", "p95"):
         row[f"token_sqnr_db_{quantile}"] = getattr(record.token_sqnr_db, quantile, None)
     for count in ("tokens", "elements", "nonfinite"):

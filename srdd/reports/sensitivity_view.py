@@ -5,15 +5,20 @@ Figures are thousandths of a nat a token (mnat). Tensors are listed the costlies
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from srdd.documents.scan import Scan
+import numpy as np
+from numpy.typing import NDArray
+
+from srdd.documents.scan import Record, Scan
 from srdd.documents.sensitivity import Checked
-from srdd.documents.sensitivity_figures import BY, agreement, joint_of, rows_of, verdict
+from srdd.documents.sensitivity_figures import BY, joint_of, rows_of, verdict
 from srdd.model.kinds import ORDER
+from srdd.numerics.confidence import kendall_tau, kendall_tau_interval, leave_one_out
 from srdd.numerics.metrics import METRICS
 from srdd.numerics.sites import OPERANDS
+from srdd.numerics.sums import FIELDS, from_lists
 from srdd.reports.rows import operand_label
 from srdd.reports.view import (
     Block,
@@ -76,7 +81,8 @@ def summary(scan: Scan, spec: str) -> list[str]:
         sentences.append(f"{words[0].upper()}{words[1:]}.")
     taus = local_agreement(scan, spec)
     if taus:
-        listed = ", ".join(f"{METRICS[name].title} {tau:.2f}" for name, tau in taus.items())
+        column = Column("", Measure(digits=2))
+        listed = ", ".join(f"{METRICS[name].title} {column.text(t)}" for name, t in taus.items())
         sentences.append(
             f"Kendall's tau of this cost with local figures of the same tensors: {listed}."
         )
@@ -149,29 +155,62 @@ def cost_chart(scan: Scan, spec: str) -> Chart:
     return Chart(title, "bars", "layer", layers, KL, series)
 
 
-def local_agreement(scan: Scan, spec: str) -> dict[str, float]:
+def local_agreement(scan: Scan, spec: str) -> dict[str, Estimate]:
     """Kendall's tau of what tensors cost with local metrics, 1 where both call the same bad.
 
     At site `linear` where the scan has it, else `input`; of metrics that say how large an error is.
+    The 95 % intervals are over groups of prompts, which are left out of both in turn.
     """
     assert scan.sensitivity is not None
     site = next((site for site in ("linear", "input") if site in scan.settings.sites), None)
     if site is None:
         return {}
-    local: dict[str, Any] = {}
-    for record in scan.select(site, spec):
-        for name in (record.tensor, *record.shared_with):
-            local[name] = record.metrics
-    rows = [row for row in rows_of(scan.sensitivity, spec) if row["tensor"] in local]
+    records = {
+        name: record
+        for record in scan.select(site, spec)
+        for name in (record.tensor, *record.shared_with)
+    }
+    changes = [
+        change
+        for change in scan.sensitivity.changes
+        if (change.format, change.operands) == (spec, "both") and change.tensor in records
+    ]
+    if len(changes) < 3:
+        return {}
+    local = [records[change.tensor] for change in changes]
+    costs = np.array([change.value for change in changes])
+    used = np.array(scan.sensitivity.tokens) > 0
+    # All tensors have the same tokens, so that sums rank as means do.
+    costs_without = leave_one_out(np.array([change.nats for change in changes]).T[used])
+    sums = _sums_by_group(local, len(used))
+    without = None if sums is None else leave_one_out(sums[used])
     taus = {}
     for metric in METRICS.values():
-        values = [getattr(local[row["tensor"]], metric.name) for row in rows]
-        if len(rows) < 3 or metric.higher_is_better is None or None in values:
+        values = [getattr(record.metrics, metric.name) for record in local]
+        if metric.higher_is_better is None or None in values:
             continue
-        tau = agreement([row["kl"] for row in rows], values)
+        scores = -metric.sign * np.array(values)
+        tau = kendall_tau(costs, scores)
+        interval = None
+        if without is not None:
+            others = -metric.sign * metric.compute(without)
+            interval = kendall_tau_interval(costs, scores, costs_without, others)
         if tau == tau:
-            taus[metric.name] = -metric.sign * tau
+            taus[metric.name] = Estimate(tau, interval)
     return taus
+
+
+def _sums_by_group(records: Sequence[Record], groups: int) -> NDArray[np.float64] | None:
+    """Sums (groups, records, fields); None where they are not kept, or of other groups."""
+    stacked = np.zeros((groups, len(records), len(FIELDS)))
+    for place, record in enumerate(records):
+        if record.replicates is None:
+            return None
+        own = from_lists(vars(record.replicates))
+        if len(own) > groups:
+            return None
+        stacked[: len(own), place] = own
+    return stacked
 
 
 def _formats(scan: Scan) -> list[str]:

@@ -17,6 +17,7 @@ from srdd.numerics.confidence import (
     few_prompts,
     intervals,
     kendall_tau,
+    kendall_tau_interval,
     leave_one_out,
     mean_interval,
     stability,
@@ -251,3 +252,29 @@ def test_one_replicate_or_one_layer_has_no_ranking_to_judge(shape: tuple[int, in
     found = stability(replicates(errors), "relative_error", 3)
     assert found.tau_halves is None
     assert found.top_k_change is None
+
+
+def test_tau_of_many_is_that_of_scipy_ties_included() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(0, 200, 700).astype(float), rng.normal(size=700)
+    b[:400] = a[:400]
+    assert kendall_tau(a, b) == pytest.approx(stats.kendalltau(a, b).statistic)
+
+
+def test_an_interval_of_tau_is_the_jackknife_s_by_hand() -> None:
+    rng = np.random.default_rng(1)
+    signal = np.arange(12.0)
+    groups = [signal + rng.normal(0, 6, (40, 12)) for _ in range(2)]
+    whole = [each.mean(axis=0) for each in groups]
+    without = [np.stack([np.delete(e, n, axis=0).mean(axis=0) for n in range(40)]) for e in groups]
+    interval = kendall_tau_interval(*whole, *without)
+    assert interval is not None
+    taus = [stats.kendalltau(a, b).statistic for a, b in zip(*without, strict=True)]
+    error = np.sqrt(39 / 40 * np.square(taus - np.mean(taus)).sum())
+    tau = stats.kendalltau(*whole).statistic
+    assert interval[0] <= tau <= interval[1]
+    if interval[1] < 1:
+        assert interval[1] - tau >= 1.9 * error
+    assert interval[1] <= 1
+    assert kendall_tau_interval(*whole, without[0][:1], without[1][:1]) is None
+    assert kendall_tau_interval(whole[0], np.ones(12), *without) is None

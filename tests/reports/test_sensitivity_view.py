@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from made_scans import costing, made
 
+from srdd.documents.sensitivity_figures import figure
+from srdd.reports.groups import groups_of
+from srdd.reports.rows import flat_rows
 from srdd.reports.sensitivity_view import (
     check_table,
     cost_chart,
@@ -65,10 +69,10 @@ def test_an_estimate_that_does_not_hold_is_said_to_be_so() -> None:
 def test_local_figures_that_rank_alike_have_a_tau_of_one() -> None:
     """Errors rise with the layer; both tensors of a layer have the same."""
     taus = local_agreement(costing([0.1, 0.1, 0.2, 0.2, 0.3, 0.3]), FORMAT)
-    assert taus["sqnr_db"] == pytest.approx(1)
-    assert taus["relative_error"] == pytest.approx(1)
+    assert taus["sqnr_db"].value == pytest.approx(1)
+    assert taus["relative_error"].value == pytest.approx(1)
     falling = local_agreement(costing([0.3, 0.3, 0.2, 0.2, 0.1, 0.1]), FORMAT)
-    assert falling["sqnr_db"] == pytest.approx(-1)
+    assert falling["sqnr_db"].value == pytest.approx(-1)
 
 
 def test_the_chart_stacks_kinds_by_layer() -> None:
@@ -84,3 +88,36 @@ def test_a_scan_without_it_names_the_option() -> None:
     (note,) = sensitivity_blocks(made([0.1, 0.2]))
     assert isinstance(note, Text)
     assert "--kl" in note.text
+
+
+def test_rows_for_spreadsheets_hold_the_cost() -> None:
+    scan = costing([0.01, 0.02, 0.03, 0.05])
+    (group,) = groups_of(scan)
+    for by in ("tensor", "kind", "layer"):
+        rows, costs = flat_rows("scan", group, by), scan.sensitivities(by=by)
+        assert [row["kl"] for row in rows] == pytest.approx([cost["kl"] for cost in costs])
+        ends = [(row["kl_low"], row["kl_high"]) for row in rows]
+        assert ends == [pytest.approx(cost["kl_interval"]) for cost in costs]
+    plain = scan.model_copy(update={"sensitivity": None})
+    assert {row["kl"] for row in flat_rows("scan", groups_of(plain)[0], "tensor")} == {None}
+
+
+def test_the_agreement_with_local_figures_has_an_interval() -> None:
+    scan = costing([0.1, 0.1, 0.2, 0.2, 0.3, 0.3])
+    assert scan.sensitivity is not None
+    assert local_agreement(scan, FORMAT)["sqnr_db"].interval is None  # of other groups
+    rng = np.random.default_rng(0)
+    record = scan.records[0]
+    assert record.replicates is not None
+    groups = len(record.replicates.tokens)
+    tokens = np.full(groups, 10.0)
+    changes = [
+        change.model_copy(update=figure(10 * change.value * rng.uniform(0.2, 1.8, groups), tokens))
+        for change in scan.sensitivity.changes
+    ]
+    update = {"tokens": [10] * groups, "changes": changes, "checks": []}
+    scan = scan.model_copy(update={"sensitivity": scan.sensitivity.model_copy(update=update)})
+    tau = local_agreement(scan, FORMAT)["sqnr_db"]
+    assert tau.value is not None
+    assert tau.interval is not None
+    assert -1 <= tau.interval[0] < tau.value <= tau.interval[1] <= 1
