@@ -68,7 +68,15 @@ COLUMNS = (
     *("clipping_share", "clipping_share_low", "clipping_share_high"),
     *("relative_error", "relative_error_low", "relative_error_high"),
     *("relative_l1", "relative_l1_low", "relative_l1_high"),
-    *("vs_floor_db", "token_sqnr_db_p5", "token_sqnr_db_p50", "token_sqnr_db_p95"),
+    *(
+        "vs_floor_db",
+        "kl",
+        "kl_low",
+        "kl_high",
+        "token_sqnr_db_p5",
+        "token_sqnr_db_p50",
+        "token_sqnr_db_p95",
+    ),
     *("tokens", "elements", "nonfinite", "verdict"),
 )
 """Spreadsheets and scripts of users read these names."""
