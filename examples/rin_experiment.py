@@ -18,26 +18,23 @@ where noise is added to the rollouts alone, and says nothing of large models.
 from __future__ import annotations
 
 import json
-import os
-import platform
 import shlex
 import signal
 import sys
-from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import torch
 import typer
-from experiment.figures import Results, summary
-from experiment.kept import Folder, open_folder, write_json
+from experiment.figures import by_arm, summary
+from experiment.kept import Folder, duration, open_folder, write_json
+from experiment.machine import environment, versions
 from experiment.plan import (
     ARMS,
     BASELINE,
     QUICK,
     Level,
-    Run,
     Settings,
     configs_of,
     facts_of,
@@ -46,10 +43,9 @@ from experiment.plan import (
 )
 from experiment.shown import draw, table
 from experiment.text import FOLDERS, read_text
-from experiment.training import held_out_losses
-from experiment.workers import Task, trainable, work_off
+from experiment.training import FineTuning, held_out_losses, trainable
+from experiment.workers import finish
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import srdd
 from srdd.documents.document import write_whole
@@ -110,80 +106,6 @@ def losses_before(
     return found
 
 
-def environment() -> dict[str, Any]:
-    """The machine, and what it ran."""
-    processor = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                processor = line.partition(":")[2].strip()
-                break
-    return {
-        "processor": processor,
-        "cores": os.cpu_count(),
-        "system": platform.system(),
-        "python": platform.python_version(),
-        "threads_of_a_run": 1,
-    }
-
-
-def versions() -> dict[str, str]:
-    import transformers
-
-    public = {"torch": torch.__version__, "transformers": transformers.__version__}
-    return {name: text.partition("+")[0] for name, text in public.items()} | {
-        "srdd": srdd.__version__
-    }
-
-
-def finish(task: Task, runs: Sequence[Run], workers: int) -> None:
-    """Work off what is not kept yet."""
-    pending = [run for run in runs if task.read(run) is None]
-    if not pending:
-        console.print(f"all {len(runs)} runs are finished already")
-        return
-    done = len(runs) - len(pending)
-    if done:
-        console.print(f"going on: {done} of {len(runs)} runs are finished")
-    columns = (
-        TextColumn("runs"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[last]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("runs", total=len(runs), completed=done, last="")
-        for number, run in enumerate(work_off(task, pending, workers), start=done + 1):
-            progress.update(bar, completed=number, last=run.name)
-            if not console.is_terminal:
-                console.print(f"{number} of {len(runs)}: {run.name}")
-
-
-def duration(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """From the first run's start to the last one's end, over all commands that it took."""
-    spans = [
-        (begin, begin + timedelta(seconds=run["elapsed_s"]))
-        for run in runs
-        for begin in [datetime.fromisoformat(run["started"])]
-    ]
-    first, last = min(begin for begin, _ in spans), max(end for _, end in spans)
-    return {
-        "started": first.isoformat(timespec="seconds"),
-        "finished": last.isoformat(timespec="seconds"),
-        "elapsed_s": round((last - first).total_seconds(), 1),
-        "cpu_s": round(sum(run["cpu_s"] for run in runs), 1),
-    }
-
-
-def by_arm(runs: Sequence[Mapping[str, Any]]) -> Results:
-    found: dict[tuple[int | None, str], list[Mapping[str, Any]]] = {}
-    for run in runs:
-        found.setdefault((run["level"], run["arm"]), []).append(run)
-    return found
-
-
 def perform(
     out: Path,
     levels: Sequence[Level],
@@ -202,7 +124,7 @@ def perform(
     text = read_text(tokenizer, source, ("optim",) if quick else FOLDERS)
     model = trainable(MODEL)
     mark = fingerprint(model)
-    facts = facts_of(settings, levels, text.facts, mark, versions())
+    facts = facts_of(settings, levels, text.facts, mark, versions("torch", "transformers"))
     folder = open_folder(out, facts)
     console.print(
         f"{text.facts['training_files']} files to train on, {text.facts['held_out_files']} held "
@@ -212,8 +134,8 @@ def perform(
     configs = configs_of(scan, settings, levels, seeds)
     before = losses_before(model, text.held_out, settings, folder)
     runs = runs_of(len(levels), seeds)
-    task = Task(MODEL, settings, text, configs, folder)
-    finish(task, runs, workers)
+    task = FineTuning(configs, folder, MODEL, settings, text)
+    finish(task, runs, workers, console)
 
     every = [found for run in runs if (found := task.read(run)) is not None]
     results = by_arm(every)

@@ -416,14 +416,12 @@ def test_a_sigma_that_is_no_schedule_is_refused() -> None:
 
 
 def test_the_duration_spans_all_commands_that_it_took() -> None:
-    import rin_experiment
-
     runs = [
         {"started": "2026-01-01T10:00:00+00:00", "elapsed_s": 30.0, "cpu_s": 20.0},
         {"started": "2026-01-01T10:05:00+00:00", "elapsed_s": 45.0, "cpu_s": 40.0},
         {"started": "2026-01-01T10:04:00+00:00", "elapsed_s": 5.0, "cpu_s": 4.0},
     ]
-    found = rin_experiment.duration(runs)
+    found = kept.duration(runs)
     assert found["elapsed_s"] == 345.0
     assert found["cpu_s"] == 64.0
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -108,3 +109,19 @@ def open_folder(path: Path, facts: dict[str, Any]) -> Folder:
     else:
         write_json(described, facts)
     return Folder(path, key_of(facts))
+
+
+def duration(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """From the first run's start to the last one's end, over all commands that it took."""
+    spans = [
+        (begin, begin + timedelta(seconds=run["elapsed_s"]))
+        for run in runs
+        for begin in [datetime.fromisoformat(run["started"])]
+    ]
+    first, last = min(begin for begin, _ in spans), max(end for _, end in spans)
+    return {
+        "started": first.isoformat(timespec="seconds"),
+        "finished": last.isoformat(timespec="seconds"),
+        "elapsed_s": round((last - first).total_seconds(), 1),
+        "cpu_s": round(sum(run["cpu_s"] for run in runs), 1),
+    }

@@ -88,14 +88,14 @@ class Run:
         return f"{self.arm}-level{self.level}{dealt}"
 
 
-def runs_of(levels: int, seeds: int) -> list[Run]:
+def runs_of(levels: int, seeds: int, arms: Sequence[str] = ARMS) -> list[Run]:
     """All runs, seed by seed: whatever is finished first can be paired."""
     return [
         run
         for seed in range(seeds)
         for run in (
             Run(None, BASELINE, seed),
-            *(Run(level, arm, seed) for level in range(levels) for arm in ARMS),
+            *(Run(level, arm, seed) for level in range(levels) for arm in arms),
         )
     ]
 

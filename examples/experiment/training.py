@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
@@ -24,6 +25,9 @@ import srdd
 import srdd.rin
 from experiment.plan import Run, Settings
 from experiment.text import Text, batch_at, spread_windows
+from experiment.workers import Task
+from srdd.model.checkpoint import find
+from srdd.model.load import load_model
 
 
 def learning_rate(step: int, settings: Settings) -> float:
@@ -146,3 +150,24 @@ def finished(
         "elapsed_s": round(time.monotonic() - clock, 2),
         "cpu_s": round(time.process_time() - cpu, 2),
     }
+
+
+def trainable(name: str) -> nn.Module:
+    """The model in float32 with gradients."""
+    model = load_model(find(name), dtype="float32", device="cpu").model
+    return model.requires_grad_(True)
+
+
+@dataclass(frozen=True)
+class FineTuning(Task):
+    """Runs that fine-tune a model on text."""
+
+    model: str
+    settings: Settings
+    text: Text
+
+    def base(self) -> nn.Module:
+        return trainable(self.model)
+
+    def result(self, model: nn.Module, run: Run, config: srdd.RinConfig | None) -> dict[str, Any]:
+        return finished(model, run, config, self.text, self.settings)

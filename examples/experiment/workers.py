@@ -11,32 +11,36 @@ import copy
 import multiprocessing
 import os
 import signal
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 
 import srdd
 from experiment.kept import Folder
-from experiment.plan import Run, Settings
-from experiment.text import Text
-from experiment.training import finished
-from srdd.model.checkpoint import find
-from srdd.model.load import load_model
+from experiment.plan import Run
 
 
 @dataclass(frozen=True)
-class Task:
-    """What all runs share, as it is sent to a worker once."""
+class Task(ABC):
+    """What all runs of an experiment share, as it is sent to a worker once."""
 
-    model: str
-    settings: Settings
-    text: Text
     configs: Mapping[str, srdd.RinConfig]
     folder: Folder
+
+    @abstractmethod
+    def base(self) -> nn.Module:
+        """The model that every run begins with, trainable."""
+
+    @abstractmethod
+    def result(self, model: nn.Module, run: Run, config: srdd.RinConfig | None) -> dict[str, Any]:
+        """One whole run on a model of its own, as it is kept."""
 
     def config_of(self, run: Run) -> srdd.RinConfig | None:
         return None if run.config is None else self.configs[run.config]
@@ -50,22 +54,15 @@ _task: Task
 _base: nn.Module
 
 
-def trainable(name: str) -> nn.Module:
-    """The model in float32 with gradients."""
-    model = load_model(find(name), dtype="float32", device="cpu").model
-    return model.requires_grad_(True)
-
-
 def _begin(task: Task) -> None:
     global _task, _base
     torch.set_num_threads(1)
-    _task, _base = task, trainable(task.model)
+    _task, _base = task, task.base()
 
 
 def _work(run: Run) -> Run:
     config = _task.config_of(run)
-    result = finished(copy.deepcopy(_base), run, config, _task.text, _task.settings)
-    _task.folder.keep(run, config, result)
+    _task.folder.keep(run, config, _task.result(copy.deepcopy(_base), run, config))
     return run
 
 
@@ -96,3 +93,27 @@ def work_off(task: Task, pending: Sequence[Run], workers: int) -> Iterator[Run]:
         pool.shutdown(wait=False, cancel_futures=True)
         for child in multiprocessing.active_children():
             child.terminate()
+
+
+def finish(task: Task, runs: Sequence[Run], workers: int, console: Console) -> None:
+    """Work off the runs that are not kept yet, with a progress bar or a line for each."""
+    pending = [run for run in runs if task.read(run) is None]
+    if not pending:
+        console.print(f"all {len(runs)} runs are finished already")
+        return
+    done = len(runs) - len(pending)
+    if done:
+        console.print(f"going on: {done} of {len(runs)} runs are finished")
+    columns = (
+        TextColumn("runs"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[last]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        bar = progress.add_task("runs", total=len(runs), completed=done, last="")
+        for number, run in enumerate(work_off(task, pending, workers), start=done + 1):
+            progress.update(bar, completed=number, last=run.name)
+            if not console.is_terminal:
+                console.print(f"{number} of {len(runs)}: {run.name}")
