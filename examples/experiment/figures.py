@@ -110,8 +110,8 @@ def summary(
     training = {"before": dict(before), "change": interval(gains)}
     training["learns"] = all(gain < 0 for gain in gains)
 
-    cells = [(None, BASELINE), *((level, arm) for level in range(levels) for arm in ARMS)]
-    many = levels * len(ARMS)
+    cells = [(None, BASELINE), *((level, arm) for level in range(levels) for arm in arms)]
+    many = levels * len(arms)
     widened = 1 - (1 - CONFIDENCE) / many
     rows, still = [], 0
     for level, arm in cells:

@@ -41,8 +41,16 @@ def mark_of(config: RinConfig | None) -> str | None:
     """A short fingerprint of which weights get how much noise, when; None for no noise."""
     if config is None:
         return None
-    tiers = [tier.model_dump(mode="json") for tier in config.tiers]
-    return hashlib.sha256(json.dumps(tiers, sort_keys=True).encode()).hexdigest()[:16]
+    noise = [
+        (
+            layer.multiplier,
+            [f"{sigma:.6g}" for sigma in tier.sigmas],
+            [m.name for m in layer.modules],
+        )
+        for tier in config.tiers
+        for layer in tier.layers
+    ]
+    return hashlib.sha256(json.dumps(noise).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)

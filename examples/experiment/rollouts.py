@@ -8,7 +8,6 @@ such an engine. TRL takes the completions for the model's own, without a correct
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import math
 import os
@@ -34,9 +33,9 @@ from srdd.errors import UsageError
 from srdd.rin import RinCallback
 
 ARMS = ("uniform", "variable", "balanced", "matched", "inverse", "shuffled")
-"""Arms with noise. `inverse` and `shuffled` are controls of `matched`."""
+"""Arms with noise. `inverse` and `shuffled` are controls of `variable`."""
 
-CONTROLLED, CONTROLS = "matched", ("inverse", "shuffled")
+CONTROLLED, CONTROLS = "variable", ("inverse", "shuffled")
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,6 @@ class Settings:
         policy: the model that every run starts from.
         steps: of the optimizer; a multiple of `stages`.
         stages: of the noise schedule; the first is clean.
-        decay: sigma at the first noisy stage over that at the last, as in the guide.
         questions: in a step.
         completions: of each question, which GRPO compares with each other.
         rate: highest learning rate; it falls linearly to 0.
@@ -57,12 +55,11 @@ class Settings:
     """
 
     policy: Policy = field(default_factory=Policy)
-    steps: int = 60
+    steps: int = 40
     stages: int = 10
-    decay: float = 100.0
-    questions: int = 8
+    questions: int = 32
     completions: int = 8
-    rate: float = 3e-4
+    rate: float = 1e-4
     held_out: int = HELD_OUT
     prompts: int = 256
     format: str = "mxfp4:floor"
@@ -97,7 +94,10 @@ def errors(model: nn.Module, settings: Settings) -> dict[str, Any]:
         `w4a4` and `bfloat16`: share of wrong answers, greedy decoding; `reward`: by the same names,
         the mean probability that a sampled answer is right.
     """
-    stored = copy.deepcopy(model).to(torch.bfloat16).float().eval()
+    # Not a deep copy: trainers replace the `forward` of a model, and a copy's would be the model's.
+    stored = type(model)(model.config).eval()
+    rounded = {name: value.to(torch.bfloat16).float() for name, value in model.state_dict().items()}
+    stored.load_state_dict(rounded)
     sums = split()[1][: settings.held_out]
     found = {"bfloat16": scores(stored, sums)}
     with srdd.simulate(stored, weights=settings.format, activations=settings.format):
@@ -248,50 +248,27 @@ def configs_of(
             uniform noise at some stage.
     """
     found: dict[str, srdd.RinConfig] = {}
-    quantization = scan.joint_kl(settings.format)["predicted"]
+    costs = scan.joint_kl(settings.format)
+    quantization = costs["predicted"] if costs["measured"] is None else costs["measured"]
     for run in runs_of(len(levels), seeds, ARMS):
         if run.config is None or run.level is None or run.config in found:
             continue
-        control = run.arm if run.arm in CONTROLS else None
-        made = _suggested(
+        made = srdd.suggest(
             scan,
-            CONTROLLED if control else run.arm,
-            control,
-            levels[run.level] * quantization,
-            settings,
-            run.seed,
+            CONTROLLED if run.arm in CONTROLS else run.arm,
+            control=run.arm if run.arm in CONTROLS else None,
+            match_quantization=levels[run.level],
+            num_stages=settings.stages,
+            seed=run.seed,
         )
-        costs = [row["kl"] for row in scan.noise_kl(made)]
-        baseline = found.get(f"uniform-level{run.level}", made)
-        expected = [row["kl"] for row in scan.noise_kl(baseline)]
+        wanted = levels[run.level] * quantization
+        own = [row["kl"] for row in scan.noise_kl(made)]
+        baseline = [
+            row["kl"] for row in scan.noise_kl(found.get(f"uniform-level{run.level}", made))
+        ]
         if not (
-            math.isclose(costs[1], levels[run.level] * quantization, rel_tol=1e-3)
-            and np.allclose(costs, expected, rtol=1e-3)
+            math.isclose(own[1], wanted, rel_tol=2e-3) and np.allclose(own, baseline, rtol=2e-3)
         ):
             raise RuntimeError(f"the noise of {run.config} does not cost what it should")
         found[run.config] = made
     return found
-
-
-def _suggested(
-    scan: srdd.Scan,
-    strategy: str,
-    control: str | None,
-    target: float,
-    settings: Settings,
-    seed: int,
-) -> srdd.RinConfig:
-    def with_sigma(sigma: float) -> srdd.RinConfig:
-        return srdd.suggest(
-            scan,
-            strategy,
-            control=control,
-            sigma_start=sigma,
-            sigma_end=sigma / settings.decay,
-            num_stages=settings.stages,
-            seed=seed,
-        )
-
-    # The policy is in float32: all noise arrives, and KL grows with sigma squared.
-    cost = scan.noise_kl(with_sigma(1.0), stage=1)[0]["kl"]
-    return with_sigma(math.sqrt(target / cost))

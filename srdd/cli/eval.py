@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from srdd.cli import attribution, console, loading, ranks
+from srdd.cli import attribution, console, loading, noise_options, ranks
 from srdd.cli.loading import ModelOptions, PromptOptions, RunOptions
 from srdd.cli.options import command
 from srdd.cli.output import Destination, show
@@ -16,7 +16,6 @@ from srdd.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from srdd.documents.recipe import Recipe
-    from srdd.documents.rin import RinConfig
     from srdd.prompts.reading import PromptSet
 
 
@@ -43,30 +42,6 @@ def operands(
         one, other = ([str(parse_spec(spec)) for spec in given] for given in (weights, activations))
         pairs.append((one[0] if one else None, other[0] if other else None))
     return pairs or [("mxfp4:floor", "mxfp4:floor")]
-
-
-def read_noise(rin: str | None, step: int | None, total_steps: int | None) -> RinConfig | None:
-    """The noise configuration, if there is one, for a step inside its run.
-
-    Raises:
-        UsageError: one of the three options without the others, or a step outside the run.
-        InputError: the configuration cannot be read.
-    """
-    from srdd.documents.rin import load_rin
-
-    if rin is None and step is None and total_steps is None:
-        return None
-    if rin is None or step is None or total_steps is None:
-        raise UsageError(
-            "--rin, --step and --total-steps belong together",
-            "write, for example, --rin rin.json --step 30 --total-steps 100",
-        )
-    if step >= total_steps:
-        raise UsageError(
-            f"--step {step} is outside a run of {total_steps} steps",
-            f"steps count from 0 to {total_steps - 1}",
-        )
-    return load_rin(rin)
 
 
 def read_recipes(files: list[str]) -> dict[str, Recipe]:
@@ -151,11 +126,13 @@ def evaluate(
         )
     if [rin, prompts.prompts, responses.rollouts, text, *recipe].count("-") > 1:
         raise UsageError("two options read standard input", "name a file for one of them")
-    if not responses.wanted and (clip, scan) != (None, None):
-        raise UsageError("--clip and --scan are for --rollouts and --generate", "add one of them")
+    if not responses.wanted and (clip or (scan and rin is None)):
+        raise UsageError(
+            "--clip is for --rollouts and --generate, --scan for --rin, too", "add one of them"
+        )
     target = destination.path()
     ratios, costs = attribution.parse_clip(clip), attribution.read_scan(scan)
-    config = read_noise(rin, step, total_steps)
+    config = noise_options.read(rin, step, total_steps)
     recipes = read_recipes(recipe)
     prompt_set = responses.read(prompts) if text is None else read_text(text)
     ways = len(pairs) + len(recipes)
@@ -167,6 +144,8 @@ def evaluate(
             else "--generate takes a format for its policy, and not a recipe",
             "generate with one of them, then give the file of its rollouts with --rollouts",
         )
+    if config is not None and step is None and costs is not None:
+        costs.noise_kl(config)  # refuses a scan that does not predict it
     source = model.find()
     if recipes:
         skeleton = source.skeleton()
@@ -177,12 +156,12 @@ def evaluate(
     work = loading.work(target, {"command": shlex.join(sys.argv[1:]), "noise": config})
     loaded, reader, origin = source.load()
     from srdd.simulation import simulator
-    from srdd.simulation.evaluator import Noise, Variant, evaluate_model
+    from srdd.simulation.evaluator import Variant, evaluate_model
 
     noise = None
     if config is not None:
         name = loading.escaped("stdin" if rin == "-" else str(rin))
-        noise = Noise(config, name, step or 0, total_steps or 1, seed)
+        noise = noise_options.noise_of(config, name, step, total_steps, seed, costs, scan)
     policy = pairs[0] if pairs else (None, None)
     chosen: dict[str, Any] = {"include": options.include, "exclude": options.exclude}
     with loading.progress(work) as listener:

@@ -65,6 +65,56 @@ class Noise(Part):
     seed: Count
 
 
+class NoiseStage(Part):
+    """What the noise of one stage costs, in nats a token, beside the KL that was predicted.
+
+    `sigma` is the root mean square over the noisy weights, `arriving` the share of its energy that
+    rounding to the weights' type lets through. Intervals are of 95 %: of the prediction over its
+    prompts, of what was measured over groups of prompts, each with draws of its own. `ratio` is the
+    prediction over the measured figure, with an interval of both. Null where nothing predicts, and
+    intervals also with a single group.
+    """
+
+    stage: Annotated[int, Field(ge=1)]
+    sigma: Positive
+    arriving: Positive | None
+    predicted: Positive | None
+    predicted_interval: Interval | None
+    measured: Positive
+    measured_interval: Interval | None
+    ratio: Positive | None
+    ratio_interval: Interval | None
+
+    @property
+    def agrees(self) -> bool | None:
+        """Whether the interval of the ratio holds 1; None where there is none."""
+        if self.ratio_interval is None:
+            return None
+        return self.ratio_interval[0] <= 1 <= self.ratio_interval[1]
+
+
+class NoiseStages(Part):
+    """The noise of all stages of a configuration, injected and measured.
+
+    `config` is its file and `fingerprint` of its content. Each of `groups` of prompts had noise of
+    its own in every stage, in `draws` draws over all groups, of `seed`. `measured_in` is the type
+    of the model that predicted tokens; the noise was drawn in the model's own. `scan` is what
+    predicted the KL, null for nothing; `same_prompts` says whether it saw the same ones: then both
+    are compared group by group.
+    """
+
+    config: str
+    strategy: str
+    fingerprint: str
+    seed: Count
+    draws: Annotated[int, Field(ge=1)]
+    groups: Annotated[int, Field(ge=1)]
+    measured_in: str
+    scan: str | None
+    same_prompts: bool
+    stages: list[NoiseStage]
+
+
 class Settings(Part):
     """What the caller chose; `seed` was that of the bootstrap in earlier versions, else null."""
 
@@ -190,6 +240,7 @@ class Evaluation(Document):
     run: Run
     results: list[Result] = Field(min_length=2)
     recipes: list[RecipeResult] = []
+    noise_stages: NoiseStages | None = None
     warnings: list[str]
 
     def check(self) -> None:

@@ -114,6 +114,23 @@ def mean_costs(scan: Scan, config: RinConfig) -> list[tuple[int, NoiseCost, floa
     ]
 
 
+def noise_nats(scan: Scan, config: RinConfig, stage: int) -> list[float]:
+    """What the noise of a stage is predicted to cost each group of prompts, in nats.
+
+    The groups are those of `scan.sensitivity.tokens`; a figure in nats a token is the sum over them
+    divided by that of the tokens.
+
+    Raises:
+        UsageError: see `srdd.documents.scan.Scan.noise_kl`.
+    """
+    totals = [0.0] * len(scan.sensitivity.tokens if scan.sensitivity else ())
+    for each in _noisy(scan, config):
+        variance = arriving_variance(each.cost, each.sigmas[min(stage, len(each.sigmas) - 1)])
+        for group, nats in enumerate(each.cost.nats):
+            totals[group] += variance * nats
+    return totals
+
+
 def _figures(scan: Scan, members: Sequence[_Noisy], stage: int) -> dict[str, Any]:
     from srdd.documents.sensitivity_figures import weighted  # needs numpy
 

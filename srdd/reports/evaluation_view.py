@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from srdd.documents.evaluation import Evaluation, Result
 from srdd.errors import counted
 from srdd.reports.mismatch_view import mismatch_blocks
+from srdd.reports.noise_stages_view import stage_blocks
 from srdd.reports.recipe_result_view import recipe_blocks
 from srdd.reports.view import Block, Cell, Column, Estimate, Field, Measure, Text, Word, tabulate
 
@@ -57,6 +58,7 @@ def evaluation_blocks(evaluation: Evaluation) -> list[Block]:
     return [
         *blocks,
         *recipe_blocks(evaluation),
+        *(stage_blocks(evaluation.noise_stages) if evaluation.noise_stages else ()),
         *(Text(warning, "warning") for warning in evaluation.warnings),
     ]
 

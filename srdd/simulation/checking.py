@@ -63,7 +63,7 @@ def sensitivity_of(
     if changes:
         try:
             reference = in_float32(model)
-            measured_in = _dtype(reference)
+            measured_in = dtype_of(reference)
             if measured_in != "float32":
                 listener.warn(
                     f"direct measurement is in {measured_in}, since memory has no room for a copy "
@@ -114,7 +114,7 @@ def in_float32(model: nn.Module) -> nn.Module:
     quantizing a tensor. A model in float32, on several devices or offloaded is given back as it is.
     """
     devices = {parameter.device for parameter in model.parameters()}
-    if _dtype(model) == "float32" or len(devices) > 1 or hasattr(model, "hf_device_map"):
+    if dtype_of(model) == "float32" or len(devices) > 1 or hasattr(model, "hf_device_map"):
         return model
     size = 4 * sum(parameter.numel() for parameter in model.parameters())
     if 2 * size > _free_bytes(device_of(model)):
@@ -122,7 +122,7 @@ def in_float32(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model).float()
 
 
-def _dtype(model: nn.Module) -> str:
+def dtype_of(model: nn.Module) -> str:
     """The type of its floating-point weights; the first one's where they differ."""
     types = [p.dtype for p in model.parameters() if p.is_floating_point()]
     return str(next((t for t in types if t != torch.float32), torch.float32)).split(".")[1]

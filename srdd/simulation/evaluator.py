@@ -8,13 +8,13 @@ assignments   recipes, and what they are compared with
 variants      formats and noise; running one after the other, with one set of quantized weights at
               a time and no logits beyond a batch
 predictions   logits -> sums of nll and kl for each prompt
+noise_stages  the noise of all stages, injected, beside what a scan predicts
 results       sums -> means over tokens, intervals over prompts
 mismatch      of rollouts: figures of every token -> how far the rollout policy is from the trained
 """
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
@@ -48,12 +48,13 @@ from srdd.prompts.rollouts import RolloutSet
 from srdd.simulation import predictions
 from srdd.simulation.assignments import check_names, runs_of
 from srdd.simulation.mismatch import Collector
+from srdd.simulation.noise_stages import StagedNoise, fingerprint_of, stages_document
 from srdd.simulation.pieces import piece_length, pieces_of, predictable
 from srdd.simulation.results import result_of, warn_of_results
 from srdd.simulation.simulator import Simulation
 from srdd.simulation.variants import Noise, Runner, Variant, all_variants
 
-__all__ = ["Noise", "Variant", "check_names", "evaluate_model"]
+__all__ = ["Noise", "StagedNoise", "Variant", "check_names", "evaluate_model"]
 
 
 def evaluate_model(
@@ -63,7 +64,7 @@ def evaluate_model(
     *,
     variants: Sequence[Variant] | None = None,
     recipes: Mapping[str, Recipe] | None = None,
-    noise: Noise | None = None,
+    noise: Noise | StagedNoise | None = None,
     as_text: bool = False,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
@@ -86,7 +87,9 @@ def evaluate_model(
             no recipes.
         recipes: formats of single linears, by a name for each. Each recipe runs beside its lowest
             format everywhere and beside what people choose by habit at about as many bits.
-        noise: with it, every variant is run once more with noise, and so is the model as it is.
+        noise: with that of a step, every variant is run once more with noise, and so is the model
+            as it is. With that of all stages, the KL that it causes in each is measured beside, in
+            the model as it is.
         as_text: take the prompts as one text each and cut them into pieces of `max_length` tokens,
             which then count as prompts; PIECE tokens for None.
         include, exclude: which linears are simulated, see srdd.model.selection.
@@ -118,6 +121,8 @@ def evaluate_model(
     check_full_precision(model)
     for sentence in origin.notes:
         listener.warn(sentence)
+    staged = noise if isinstance(noise, StagedNoise) else None
+    noise = None if isinstance(noise, StagedNoise) else noise
     if recipes and (include or exclude):
         raise UsageError(
             "include and exclude do not go with recipes, which name their linears",
@@ -178,6 +183,9 @@ def evaluate_model(
     compared = [run.result(results, counts, weights) for run in runs_of_recipes]
     for recipe in compared:
         _warn_of_recipe(recipe, listener)
+    stages = None
+    if staged is not None:
+        stages = stages_document(model, tokenized, staged, weights, listener)
     return schema.Evaluation(
         model=schema.Model(**describe(model, tokenizer, weights, origin)),
         text=schema.Text(
@@ -207,6 +215,7 @@ def evaluate_model(
         ),
         results=results,
         recipes=compared,
+        noise_stages=stages,
         warnings=list(listener.warnings),
     )
 
@@ -231,11 +240,10 @@ def _warn_of_recipe(recipe: schema.RecipeResult, listener: Listener) -> None:
 
 
 def _describe_noise(noise: Noise) -> schema.Noise:
-    content = noise.config.model_dump_json().encode()
     return schema.Noise(
         config=noise.name,
         strategy=noise.config.strategy,
-        fingerprint=hashlib.sha256(content).hexdigest()[:16],
+        fingerprint=fingerprint_of(noise.config),
         step=noise.step,
         total_steps=noise.total_steps,
         seed=noise.seed,
