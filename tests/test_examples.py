@@ -112,3 +112,13 @@ def test_grpo_generates_under_noise_and_updates_from_clean_weights() -> None:
         ["noisy", "clean", "clean"],
         ["noisy", "clean", "clean"],
     ]
+
+
+@pytest.mark.slow
+def test_noise_by_stage_compares_four_stages() -> None:
+    found = run("noise_by_stage.py")
+    assert found.returncode == 0, found.stderr
+    rows = [line.split() for line in found.stdout.splitlines()[1:]]
+    assert [float(row[1]) for row in rows] == pytest.approx([0.1, 0.0464, 0.0215, 0.01], abs=1e-4)
+    for row in rows:
+        assert float(row[2]) == pytest.approx(float(row[3]), rel=0.5)

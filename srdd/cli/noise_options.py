@@ -12,8 +12,7 @@ from srdd.reports.text import safe
 if TYPE_CHECKING:
     from srdd.documents.rin import RinConfig
     from srdd.documents.scan import Scan
-    from srdd.simulation.noise_stages import StagedNoise
-    from srdd.simulation.variants import Noise
+    from srdd.simulation.evaluator import Noise, StagedNoise
 
 MOST = 8
 """Scans in the folder that are looked at, the newest ones."""
@@ -56,8 +55,7 @@ def noise_of(
     Arguments:
         scan: the one that was named; for None the newest one here that fits, if there is one.
     """
-    from srdd.simulation.noise_stages import StagedNoise
-    from srdd.simulation.variants import Noise
+    from srdd.simulation.evaluator import Noise, StagedNoise
 
     if step is not None and total_steps is not None:
         return Noise(config, name, step, total_steps, seed)

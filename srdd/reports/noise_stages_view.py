@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from srdd.documents.evaluation import NoiseStage, NoiseStages
 from srdd.errors import counted
 from srdd.reports.sensitivity_view import KL, RATIO, SHARE
 from srdd.reports.view import INDEX, Block, Column, Estimate, Field, Measure, Text, tabulate
 
 SIGMA = Measure(digits=5)
+COST = replace(KL, digits=3)
 CLOSE = 0.15
 """A prediction off by no more than this is called right."""
 
@@ -22,13 +25,13 @@ def stage_blocks(noise: NoiseStages) -> list[Block]:
         fields += [
             Field[NoiseStage](Column("arrives", SHARE, priority=2), lambda one: one.arriving),
             Field[NoiseStage](
-                Column("predicted KL", KL),
+                Column("predicted KL", COST),
                 lambda one: Estimate(one.predicted, one.predicted_interval),
             ),
         ]
     fields.append(
         Field[NoiseStage](
-            Column("measured KL", KL), lambda one: Estimate(one.measured, one.measured_interval)
+            Column("measured KL", COST), lambda one: Estimate(one.measured, one.measured_interval)
         )
     )
     if noise.scan is not None:
@@ -65,7 +68,7 @@ def _answer(noise: NoiseStages) -> str:
 def _legend(noise: NoiseStages) -> str:
     parts = [
         f"KL in thousandths of a nat a token (mnat), measured in {noise.measured_in} with "
-        f"{counted(noise.draws, 'draw')} of the noise for each of "
+        f"{counted(noise.draws, 'draw')} of the noise over "
         f"{counted(noise.groups, 'group')} of prompts; \u00b1: half of a 95 % interval over groups."
     ]
     if noise.scan is not None:

@@ -13,7 +13,7 @@ import families
 import pytest
 from made_recipes import for_llama
 
-from srdd import load_scan, suggest
+from srdd import load_rin, load_scan, suggest
 from srdd.cli import app
 from srdd.cli.eval import operands, read_recipes
 from srdd.documents.evaluation import Evaluation
@@ -177,6 +177,35 @@ def test_noise_doubles_the_rows(srdd: Command, folder: Path, text: Path, rin: Pa
     assert found.results[1].kl > 0
 
 
+def test_noise_alone_is_measured_stage_by_stage_beside_what_the_newest_scan_predicts(
+    srdd: Command, folder: Path, text: Path, rin: Path
+) -> None:
+    told = srdd("eval", folder, "--prompts", text, "--rin", rin, "-o", "none.json")
+    assert told.code == 0, told.err
+    assert "Nothing here predicts these figures: run `srdd scan" in " ".join(told.out.split())
+    assert [one.ratio for one in Evaluation.load("none.json").noise_stages.stages] == [None] * 9
+
+    scanned = srdd("scan", folder, "--prompts", text, "--kl", "--kl-check", 0, "-o", "kl.json")
+    assert scanned.code == 0, scanned.err
+    told = srdd("eval", folder, "--prompts", text, "--rin", rin, "-o", "out.json")
+    assert told.code == 0, told.err
+    assert "read kl.json for the KL that it predicts" in told.err
+    assert "Predicted by kl.json, from the same prompts" in " ".join(told.out.split())
+    assert max(map(len, told.out.splitlines())) <= 80
+    found = Evaluation.load("out.json").noise_stages
+    assert found.scan == "kl.json"
+    assert [one.stage for one in found.stages] == list(range(1, 10))
+    predicted = [row["kl"] for row in load_scan("kl.json").noise_kl(load_rin(rin))]
+    assert [one.predicted for one in found.stages] == pytest.approx(predicted[1:])
+    assert all(one.ratio_interval for one in found.stages)
+
+    named = srdd("eval", folder, "--prompts", text, "--rin", rin, "--scan", "kl.json")
+    assert "Predicted by kl.json" in named.out
+    message, hint = srdd.fails("eval", folder, "--rin", rin, "--scan", "scan.json")
+    assert "does not say what" in message
+    assert "--kl" in hint
+
+
 def test_a_configuration_of_another_model_is_refused(
     srdd: Command, text: Path, rin: Path, tokenizer: Any, tmp_path: Path
 ) -> None:
@@ -267,9 +296,9 @@ def test_a_recipe_for_another_model_is_refused_before_its_weights_are_read(
         (("--format", "mxfp3"), "unknown format 'mxfp3'", "mxfp4"),
         (("--weights", "mxfp4:odd"), "unknown scale rule", "floor"),
         (("--activations", "fp4"), "unknown format 'fp4'", "mxfp4"),
-        (("--rin", "rin.json"), "--rin, --step and --total-steps", "--step 30"),
-        (("--step", 3), "--rin, --step and --total-steps", "--rin rin.json"),
-        (("--total-steps", 3), "--rin, --step and --total-steps", "--rin rin.json"),
+        (("--rin", "rin.json", "--step", 3), "--step and --total-steps belong", "--step 30"),
+        (("--step", 3), "--step and --total-steps belong together", "--rin rin.json"),
+        (("--total-steps", 3), "--step and --total-steps belong together", "--rin rin.json"),
         (
             ("--rin", "rin.json", "--step", 9, "--total-steps", 9),
             "--step 9 is outside a run of 9 steps",

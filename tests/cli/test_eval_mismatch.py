@@ -96,7 +96,7 @@ def test_what_cannot_work_fails_before_the_model_is_loaded(
     rollouts: Path,
 ) -> None:
     message, _ = srdd.fails("eval", folder, "--clip", "0.8:1.2")
-    assert message == "--clip and --scan are for --rollouts and --generate"
+    assert message == "--clip is for --rollouts and --generate, --scan for --rin, too"
     for text, problem in (("3", "is no range"), ("1.3:1.4", "does not hold the ratio 1")):
         told = srdd("eval", folder, "--rollouts", rollouts, "--clip", text)
         assert told.code == 2
