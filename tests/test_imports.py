@@ -40,6 +40,8 @@ LIGHT = [
     "from srdd.cli.app import run; assert run(['scan', '/no/such/folder']) == 2",
     "from srdd.cli.app import run; assert run(['eval', '/no/such/folder']) == 2",
     "import srdd.documents.recipe, srdd.documents.evaluation, srdd.reports.evaluation_view",
+    "from srdd.cli.app import run; assert run(['recipe', '/no/such/file']) == 2",
+    "import srdd.reports.recipe_page; import srdd; srdd.recipe",
     "import srdd.recipes.exports, srdd.recipes.checking.findings, srdd.model.inventory",
 ]
 

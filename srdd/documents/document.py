@@ -221,7 +221,7 @@ def parse_object(content: bytes, name: str, hint: str = "write it again") -> dic
 READERS = {
     "srdd.scan": "that is a scan: `srdd report`, `suggest` and `compare` read it",
     "srdd.rin": "that is a noise configuration: `srdd eval --rin` reads it",
-    "srdd.recipe": "that is a recipe: `srdd eval --recipe` reads it",
+    "srdd.recipe": "that is a recipe: `srdd recipe` shows it, `srdd eval --recipe` measures it",
     "srdd.evaluation": "that is the result of `srdd eval`, for programs to read",
     "srdd.oscillation": "that is the result of `srdd compare` of two models, for programs to read",
     "srdd.comparison": "that is the result of `srdd compare`, for programs to read",

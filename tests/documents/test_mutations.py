@@ -215,6 +215,11 @@ def use(document: Document) -> None:
         assert config == document
         for tier in document.tiers:
             sigma_at(tier.schedule, 30, 100)
+    elif isinstance(document, Recipe):
+        from srdd.reports.recipe_view import layers_table, recipe_blocks
+        from srdd.reports.terminal import plain
+
+        plain([*recipe_blocks(document, "recipe.json"), layers_table(document)])
     elif isinstance(document, Evaluation):
         from rich.console import Console
 
