@@ -38,7 +38,7 @@ def merge(parts: list[str], destination: Destination, repeated: bool = False) ->
 
 
 def _check_parts(parts: Sequence[str]) -> None:
-    """Catch slips of the pen before any file is read.
+    """Refuse a single part, and one that is named twice, before any file is read.
 
     Raises:
         UsageError: there is only one part, or one is named twice.

@@ -285,6 +285,17 @@ class Scan(Document):
             raise UsageError("pandas is not installed", "pip install pandas") from None
         return pandas.DataFrame(self.rows("all", "all", "all"))
 
+    def plot(self) -> Any:
+        """The charts of the HTML page as a `plotly.graph_objects.Figure`.
+
+        Distances from the floor by layer and kind, costs and SQNR by layer, SQNR of single tokens.
+
+        Raises:
+            UsageError: plotly is not installed.
+        """
+        # By name: charts are of a higher room, which nothing here needs to be loaded.
+        return import_module("srdd.reports.plotly_charts").plot(self)
+
     def __repr__(self) -> str:
         parts = (
             f"layers={len(self.model.layers)}, sites={self.settings.sites}, "

@@ -148,7 +148,7 @@ def _configuration(config: RinConfig) -> str:
 def _noise_from(group: Group) -> str:
     if metric_for(group) == KL:
         return f"From what quantizing each layer to {group.spec} costs the predictions (KL)."
-    return f"From site {group.place} in {group.spec}, which the noise acts on or comes closest to."
+    return f"From site {group.place} in {group.spec}, the site nearest to where the noise acts."
 
 
 def _plan(scan: Scan, made: Mapping[str, RinConfig], failed: Mapping[str, SrddError]) -> str:

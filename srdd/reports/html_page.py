@@ -9,12 +9,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from srdd.documents.rin import RinConfig
+from srdd.documents.scan import Scan
 from srdd.errors import counted
 from srdd.noise import CONTROLS
 from srdd.noise.figures import KL
 from srdd.numerics.sites import SITES
 from srdd.reports.answer import answer
-from srdd.reports.groups import Group
+from srdd.reports.groups import Group, groups_of
 from srdd.reports.guide import noise_group, provenance
 from srdd.reports.html import Section, render
 from srdd.reports.noise import configurations, metric_for
@@ -60,6 +61,13 @@ def page(scans: Scans) -> str:
             Section("Source and caveats", [b for one in scans for b in _source(*one, scans)]),
         ],
     )
+
+
+def charts(scan: Scan) -> list[Chart]:
+    """The charts of a scan's page: distance from the floor, cost and SQNR by layer, tokens."""
+    scans = [("", groups_of(scan))]
+    drawn = [*_heats(scans), *_costs(scans), *_profiles(scans), *_tokens(scans)]
+    return [block for block in drawn if isinstance(block, Chart)]
 
 
 def _lead(scans: Scans) -> Iterator[Text]:
