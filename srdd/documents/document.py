@@ -265,7 +265,7 @@ def _as_output_error(path: Path) -> Iterator[None]:
     try:
         yield
     except FileExistsError:
-        raise OutputError(f"{path} exists already", "name another file, or use `force`") from None
+        raise OutputError(f"{path} exists already", "name another file, or add `force`") from None
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             reason, hint = (
@@ -289,7 +289,7 @@ def check_target(path: Path, *, force: bool) -> None:
             raise OutputError(f"{path} is a folder", "name a file in it")
         if path.exists():
             if stat.S_ISREG(path.stat().st_mode) and not force:
-                raise OutputError(f"{path} exists already", "name another file, or use `force`")
+                raise OutputError(f"{path} exists already", "name another file, or add `force`")
         elif not path.parent.is_dir():
             for folder in path.parents:
                 if folder.exists() and not folder.is_dir():

@@ -278,7 +278,7 @@ def test_an_existing_file_is_kept(tmp_path: Path) -> None:
     with pytest.raises(OutputError) as caught:
         write_whole(tmp_path / "old.json", b"new")
     assert caught.value.message == f"{tmp_path / 'old.json'} exists already"
-    assert caught.value.hint == "name another file, or use `force`"
+    assert caught.value.hint == "name another file, or add `force`"
     assert (tmp_path / "old.json").read_bytes() == b"old"
 
 
