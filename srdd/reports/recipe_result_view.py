@@ -48,11 +48,11 @@ def _table(own: tuple[Result, Assigned], others: Sequence[Row]) -> Block:
     rows = sorted([(None, *own), *others], key=lambda row: row[1].kl or 0.0)
     fields = [
         Field[Row](Column("formats", align="left"), lambda row: row[2].name),
-        Field[Row](Column("bits", BITS), lambda row: row[2].bits),
+        Field[Row](Column("bits", BITS, priority=1), lambda row: row[2].bits),
         Field[Row](Column("KL", KL), lambda row: Estimate(row[1].kl, row[1].kl_interval)),
-        Field[Row](Column("predicted", KL, priority=2), lambda row: row[2].predicted_kl),
+        Field[Row](Column("predicted", KL, priority=3), lambda row: row[2].predicted_kl),
         Field[Row](
-            Column("more loss", MORE, priority=3),
+            Column("more loss", MORE, priority=4),
             lambda row: Estimate(row[1].loss_difference, row[1].loss_difference_interval),
         ),
         Field[Row](
@@ -62,7 +62,7 @@ def _table(own: tuple[Result, Assigned], others: Sequence[Row]) -> Block:
             ),
         ),
         Field[Row](
-            Column("", align="left"),
+            Column("", align="left", priority=2),
             lambda row: _outcome(row, own[1]),
         ),
     ]

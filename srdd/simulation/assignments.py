@@ -15,11 +15,12 @@ import numpy as np
 from torch import nn
 
 from srdd.documents import evaluation as schema
-from srdd.documents.recipe import KEPT, Recipe, average_bits
+from srdd.documents.recipe import KEPT, TOLERANCE, Recipe
 from srdd.errors import InputError, counted
 from srdd.model.linears import find_weights
 from srdd.model.structure import find_structure
 from srdd.numerics.confidence import mean_interval
+from srdd.recipes.heuristics import average_bits, heuristics
 
 Formats = tuple[str | None, str | None]
 """Of a linear's weight and of what goes into it; None is full precision."""
@@ -142,28 +143,32 @@ def _of_recipe(recipe: Recipe, name: str) -> Assignment:
 
 
 def _alternatives(recipe: Recipe) -> Iterator[Assignment]:
-    """The lowest format everywhere but where the format is pinned, and heuristics."""
-    low = recipe.formats[0]
-    yield _alternative(recipe, f"all {low}", "lowest", dict.fromkeys(recipe.formats_by_module, low))
+    """Rules that people use, with at most as many bits; the first is the lowest format everywhere.
+
+    Formats that the recipe has pinned are pinned in these, too.
+    """
+    pinned = {each.module: each.format for each in recipe.modules if each.pinned}
+    rules = heuristics(recipe.modules, recipe.formats, recipe.bits, pinned)
+    for place, rule in enumerate(rules):
+        bits = average_bits(recipe.modules, rule.formats)
+        if place == 0 or bits <= recipe.bits * (1 + TOLERANCE):
+            about = schema.Assigned(
+                name=rule.name,
+                role="heuristic" if place else "lowest",
+                bits=bits,
+                predicted_kl=None if place else recipe.all_low_kl,
+                predicted_interval=None,
+            )
+            yield Assignment(about, _modules(recipe, rule.formats))
 
 
-def _alternative(
-    recipe: Recipe, name: str, role: schema.Role, formats: Mapping[str, str]
-) -> Assignment:
-    """An assignment of these formats by module, in the operands that the recipe quantizes."""
+def _modules(recipe: Recipe, formats: Sequence[str]) -> dict[str, Formats]:
+    """These formats of the recipe's modules, in the operands that it quantizes."""
     operands = next((each.operands for each in recipe.modules if each.operands), "both")
-    chosen = [
-        each.model_copy(update={"format": each.format if each.pinned else formats[each.module]})
-        for each in recipe.modules
-    ]
-    about = schema.Assigned(
-        name=name,
-        role=role,
-        bits=average_bits(chosen),
-        predicted_kl=recipe.all_low_kl if role == "lowest" else None,
-        predicted_interval=None,
-    )
-    return Assignment(about, {each.module: _formats(each.format, operands) for each in chosen})
+    return {
+        each.module: _formats(spec, operands)
+        for each, spec in zip(recipe.modules, formats, strict=True)
+    }
 
 
 def _formats(format: str, operands: str | None) -> Formats:

@@ -92,7 +92,7 @@ def test_the_lowest_format_everywhere_is_what_simulating_it_gives(
     lowest = [one for one in evaluation.results if one.assigned and one.assigned.role == "lowest"]
     # The second has the name of the first, and other operands.
     names = [one.assigned.name for one in lowest if one.assigned]
-    assert names == ["all mxfp4:floor", "all mxfp4:floor (weights.json)"]
+    assert names == ["all in mxfp4:floor", "all in mxfp4:floor (weights.json)"]
     for one, plain in zip(lowest, (both, weights), strict=True):
         assert one.kl == pytest.approx(plain.results[1].kl, rel=1e-6)
         assert one.assigned is not None
@@ -112,7 +112,7 @@ def test_differences_are_paired_and_ratios_of_the_prediction(evaluation: Evaluat
         assert own.assigned is not None
         assert recipe.ratio == pytest.approx(own.assigned.predicted_kl / own.kl)
         assert recipe.of_these_weights is True
-        assert len(recipe.others) == 2
+        assert len(recipe.others) > 2
         for other in recipe.others:
             beside = results[other.name]
             apart = (np.array(beside.kl_by_prompt) - np.array(own.kl_by_prompt)) * counts
@@ -126,15 +126,41 @@ def test_differences_are_paired_and_ratios_of_the_prediction(evaluation: Evaluat
             low, high = other.kl_difference_interval
             assert (high - low) / 2 > 1.9 * error
             assert (high + low) / 2 == pytest.approx(other.kl_difference)
-    others = {each.name: each for each in of_name(evaluation, "mixed.json").others}
-    assert set(others) == {"all mxfp4:floor", "weights.json"}
+    others = {each.name for each in of_name(evaluation, "mixed.json").others}
+    assert {"all in mxfp4:floor", "weights.json"} < others
+
+
+def test_rules_have_at_most_the_bits_of_the_recipe_and_its_pins(tokenizer: Any) -> None:
+    model = families.shared("llama")
+    recipe = for_llama(model, FORMATS)
+    name = "model.layers.2.self_attn.v_proj"
+    pinned = recipe.model_copy(
+        update={
+            "modules": [
+                each.model_copy(update={"pinned": each.module == name}) for each in recipe.modules
+            ]
+        }
+    )
+    for own, kept in ((recipe, {}), (pinned, {name: "bf16"})):
+        found = evaluate_model(model, tokenizer, PROMPTS, recipes={"it": own})
+        results = {one.assigned.name: one for one in found.results if one.assigned}
+        rules = {n: one for n, one in results.items() if one.assigned.role == "heuristic"}
+        assert rules
+        assert all(one.assigned.bits <= own.bits for one in rules.values())
+        rule = "down_proj in mxfp8_e4m3:floor"
+        formats = {n: "mxfp8_e4m3:floor" for n in own.formats_by_module if "down" in n} | kept
+        expected = kl_by_hand(model, quantized_by_hand(model, formats, "both"), tokenizer)
+        assert rules[rule].kl_by_prompt == pytest.approx(expected, rel=1e-5, abs=1e-8)
+        assert results["it"].kl is not None
+        assert {each.name for each in found.recipes[0].others} == {*results} - {"it"}
 
 
 def test_equal_recipes_do_not_differ(tokenizer: Any) -> None:
     model = families.shared("llama")
     recipes = {"one": for_llama(model, FORMATS), "same": for_llama(model, FORMATS)}
     found = evaluate_model(model, tokenizer, PROMPTS, recipes=recipes)
-    assert len(found.results) == 4  # as it is, both recipes, one model in the lowest format
+    names = [one.assigned.name for one in found.results if one.assigned]
+    assert len(names) == len(set(names))
     (other,) = (each for each in of_name(found, "one").others if each.name == "same")
     assert (other.kl_difference, other.outcome) == (0.0, "open")
 
@@ -147,7 +173,8 @@ def test_a_recipe_that_keeps_everything_costs_nothing(tokenizer: Any) -> None:
     )
     assert (found.results[1].kl, found.results[1].simulated) == (0.0, 0)
     assert found.recipes[0].ratio is None
-    assert found.recipes[0].others[0].outcome == "costs more"
+    outcomes = {each.name: each.outcome for each in found.recipes[0].others}
+    assert outcomes["all in mxfp4:floor"] == "costs more"
 
 
 def test_other_weights_are_warned_of(tokenizer: Any) -> None:
