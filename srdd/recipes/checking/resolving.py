@@ -103,8 +103,15 @@ def _library(rules: Rules, modules: Sequence[ViewedModule]) -> list[Resolved]:
                 named = sorted((n for n in own if n in by_name), key=lambda n: rank[n])
                 decided = (named or sorted(own, key=lambda n: rank[n]))[0]
                 operands = entries[decided].operands or FULL
-        resolved.append(Resolved(module, operands, matches, decided))
+        problem = None
+        if module.quantizable and module.type == "Conv1D" and _targeted(entries, matches):
+            problem = "compressed-tensors quantizes no Conv1D: targeted linears stay in 16 bits"
+        resolved.append(Resolved(module, operands, matches, decided, problem))
     return resolved
+
+
+def _targeted(entries: Sequence[Entry], matches: Sequence[int]) -> bool:
+    return bool(matches) and not any(entries[n].keeps for n in matches)
 
 
 _FUSED = {

@@ -51,9 +51,11 @@ def expressions(names: Iterable[str], *, apart: bool) -> list[str]:
 
 def _escaped(rest: str, apart: bool) -> str:
     found = _STACKED.match(rest) if apart else None
+    # transformers calls the block `mlp` in memory whatever a checkpoint calls it.
+    if apart and rest == "mlp.gate":
+        return r"(?:mlp|block_sparse_moe)\.gate"
     if not found:
         return re.escape(rest)
-    # transformers calls the block `mlp` in memory whatever a checkpoint calls it.
     block = re.escape(found["experts"]).replace("mlp", "(?:mlp|block_sparse_moe)", 1)
     return rf"{block}\.(?:\d+\.)?{_one_of(_SINGLE.get(found['last'], (found['last'],)))}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import made_checkpoints
@@ -170,3 +171,15 @@ def test_patterns_that_stand_in_everybody_s_file_need_match_nothing(dense: Inven
     assert (found.what, found.severity) == ("unmatched", "note")
     (found,) = findings(resolved("verl", qat("lm_head", "mlp.gates"), dense))
     assert (found.what, found.severity) == ("unmatched", "wrong")
+
+
+def test_linears_that_compressed_tensors_does_not_know(tmp_path: Path) -> None:
+    """GPT-2 has Conv1D of transformers for its linears, and the library only takes nn.Linear."""
+    shapes = {f"transformer.h.{n}.mlp.c_fc.weight": (32, 128) for n in range(2)}
+    folder = made_checkpoints.write_checkpoint(tmp_path, [], layers=[], shapes=shapes)
+    content = quantized({"re:.*c_fc$": FLOAT4}, [])
+    resolution = resolved("compressed-tensors", content, read_inventory(folder))
+    (found,) = wrong(resolution)
+    assert found.what == "refused"
+    assert len(found.modules) == 2
+    assert {str(each.operands) for each in resolution.modules} == {"bf16"}
