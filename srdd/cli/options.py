@@ -151,6 +151,7 @@ def _listed(source: str) -> str:
 def _flags() -> dict[str, str]:
     """The option for each parameter that messages of the library name."""
     flags = {"trainer": "--for", "formats": "--format", "sites": "--site", "tiers": "--tier"}
+    flags |= {"thresholds": "--threshold"}
     for parameters in _declarations().values():
         for name, declared in parameters.items():
             if not declared.get("argument"):

@@ -232,9 +232,9 @@ def _check_thresholds(given: Thresholds | Mapping[str, float] | None) -> Thresho
         if name not in highest:
             raise unknown_name("threshold", name, highest)
         if not math.isfinite(value):
-            raise UsageError(f"threshold {name}={value} has no number", f"write {name}=0.1")
+            raise UsageError(f"`thresholds` {name}={value} has no number", f"write {name}=0.1")
         if value > highest[name] or (name != "sqnr_db" and value < 0):
             raise UsageError(
-                f"threshold {name}={value:g} is not a fraction", f"5 % is written {name}=0.05"
+                f"`thresholds` {name}={value:g} is not a fraction", f"5 % is written {name}=0.05"
             )
     return replace(Thresholds(), **values)

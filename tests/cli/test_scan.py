@@ -263,7 +263,7 @@ def test_on_a_full_disk_what_was_measured_is_still_shown(
     assert "site output" in told.out
     assert told.err.splitlines()[-2:] == [
         "error: cannot write /dev/full: the disk is full",
-        "hint: free some space, or name a file elsewhere with -o",
+        "hint: free some space, or name a file elsewhere with --output",
     ]
 
 

@@ -68,7 +68,7 @@ def test_a_plan_does_not_change() -> None:
         ({"max_length": 0}, "`max_length` is 0"),
         ({"batch_size": 0}, "`batch_size` is 0"),
         ({"thresholds": {"sqnr": 3}}, "unknown threshold 'sqnr'"),
-        ({"thresholds": Thresholds(deadzone=5)}, "threshold deadzone=5 is not a fraction"),
+        ({"thresholds": Thresholds(deadzone=5)}, "`thresholds` deadzone=5 is not a fraction"),
     ],
 )
 def test_what_is_wrong_is_reported_without_a_model(options: dict[str, Any], message: str) -> None:
