@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from srdd.cli import console, loading, ranks
+from srdd.cli.dry_run import show_forecast
 from srdd.cli.loading import ModelOptions, PromptOptions, RunOptions
 from srdd.cli.options import command
 from srdd.cli.output import Destination, show
@@ -64,6 +65,7 @@ def scan(
     as_json: bool = False,
     kl_samples: int | None = None,
     kl_check: int | None = None,
+    dry_run: bool = False,
     rounding: str = "even",
     skip_first_token: bool = False,
     seed: int = 0,
@@ -93,6 +95,9 @@ def scan(
     target = destination.path()
     prompt_set = responses.read(prompts) if plan.needs_prompts else None
     source = model.find(needs_tokenizer=plan.needs_prompts)
+    if dry_run:
+        show_forecast(source, plan, prompt_set)
+        return
     server = responses.find_server()
     settings = {**vars(plan), "model": model.model, "dtype": model.dtype, "device": model.device}
     work = loading.work(_kept_as(target, model.model, plan.formats, named), settings)

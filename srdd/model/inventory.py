@@ -86,6 +86,18 @@ def read_inventory(name: str, *, revision: str | None = None) -> Inventory:
     return Inventory(name, architectures[0], tuple(modules))
 
 
+def read_config(name: str, *, revision: str | None = None) -> dict[str, Any]:
+    """The config.json of a model, of the language model where it has several parts.
+
+    Raises:
+        InputError: as `read_inventory`.
+    """
+    folder = _folder(name, revision)
+    config = _from_hub(name, revision)[0] if folder is None else _object(folder / "config.json")
+    text = config.get("text_config")
+    return {**config, **text} if isinstance(text, dict) else config
+
+
 def _folder(name: str, revision: str | None) -> Path | None:
     """The folder that holds a model; None where it is on the Hub and not in its cache."""
     path = Path(name).expanduser()
