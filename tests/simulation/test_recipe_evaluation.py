@@ -92,7 +92,7 @@ def test_the_lowest_format_everywhere_is_what_simulating_it_gives(
     lowest = [one for one in evaluation.results if one.assigned and one.assigned.role == "lowest"]
     # The second has the name of the first, and other operands.
     names = [one.assigned.name for one in lowest if one.assigned]
-    assert names == ["all in mxfp4:floor", "all in mxfp4:floor (weights.json)"]
+    assert names == ["all in mxfp4", "all in mxfp4 (weights.json)"]
     for one, plain in zip(lowest, (both, weights), strict=True):
         assert one.kl == pytest.approx(plain.results[1].kl, rel=1e-6)
         assert one.assigned is not None
@@ -127,7 +127,7 @@ def test_differences_are_paired_and_ratios_of_the_prediction(evaluation: Evaluat
             assert (high - low) / 2 > 1.9 * error
             assert (high + low) / 2 == pytest.approx(other.kl_difference)
     others = {each.name for each in of_name(evaluation, "mixed.json").others}
-    assert {"all in mxfp4:floor", "weights.json"} < others
+    assert {"all in mxfp4", "weights.json"} < others
 
 
 def test_rules_have_at_most_the_bits_of_the_recipe_and_its_pins(tokenizer: Any) -> None:
@@ -147,7 +147,7 @@ def test_rules_have_at_most_the_bits_of_the_recipe_and_its_pins(tokenizer: Any) 
         rules = {n: one for n, one in results.items() if one.assigned.role == "heuristic"}
         assert rules
         assert all(one.assigned.bits <= own.bits for one in rules.values())
-        rule = "down_proj in mxfp8_e4m3:floor"
+        rule = "down_proj in mxfp8_e4m3"
         formats = {n: "mxfp8_e4m3:floor" for n in own.formats_by_module if "down" in n} | kept
         expected = kl_by_hand(model, quantized_by_hand(model, formats, "both"), tokenizer)
         assert rules[rule].kl_by_prompt == pytest.approx(expected, rel=1e-5, abs=1e-8)
@@ -174,7 +174,7 @@ def test_a_recipe_that_keeps_everything_costs_nothing(tokenizer: Any) -> None:
     assert (found.results[1].kl, found.results[1].simulated) == (0.0, 0)
     assert found.recipes[0].ratio is None
     outcomes = {each.name: each.outcome for each in found.recipes[0].others}
-    assert outcomes["all in mxfp4:floor"] == "costs more"
+    assert outcomes["all in mxfp4"] == "costs more"
 
 
 def test_other_weights_are_warned_of(tokenizer: Any) -> None:
