@@ -246,12 +246,12 @@ def kendall_tau(a: Values, b: Values) -> float:
 
     NaN when one of them has no order at all (n < 2 or all equal). Source: Kendall 1945.
     """
-    same = apart_a = apart_b = 0
+    same, apart_a, apart_b = 0.0, 0, 0
     for start in range(0, len(a), ROWS_AT_ONCE):  # each pair twice, which cancels
         part = slice(start, start + ROWS_AT_ONCE)
         order_a = np.sign(a[part, None] - a[None, :])
         order_b = np.sign(b[part, None] - b[None, :])
-        same += int((order_a * order_b).sum())
+        same += float((order_a * order_b).sum())  # NaN where a score is
         apart_a += int(np.count_nonzero(order_a))
         apart_b += int(np.count_nonzero(order_b))
     return same / math.sqrt(apart_a * apart_b) if apart_a and apart_b else math.nan

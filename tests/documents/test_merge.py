@@ -354,7 +354,7 @@ def test_prompts_that_would_count_twice_are_refused(scanned: Scanner) -> None:
         "the scans have 2 prompts in common, which would count twice; "
         "they overlap: the last prompts of one part are the first of the other"
     )
-    assert "--skip" in caught.value.hint
+    assert "`skip`" in caught.value.hint
 
 
 def test_scans_are_called_by_their_names(scanned: Scanner) -> None:

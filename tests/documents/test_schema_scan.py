@@ -251,7 +251,7 @@ def test_of_several_rules_one_has_to_be_named(scan: Scan) -> None:
     for name in (None, "mxfp4"):
         with pytest.raises(UsageError, match="the scan holds several formats") as caught:
             both.select("output", name)
-        assert caught.value.hint == "name one of: mxfp4:floor, mxfp4:even"
+        assert caught.value.hint == "choose `format` from: mxfp4:floor, mxfp4:even"
     assert len(both.select("output", "mxfp4:floor")) == 3
     assert both.select("output", "mxfp4:even") == []
 
@@ -261,7 +261,7 @@ def test_a_format_that_the_scan_lacks_is_told(name: str, scan: Scan) -> None:
     with pytest.raises(UsageError) as caught:
         scan.select("output", name)
     assert caught.value.message == f"the scan holds no format for {name!r}"
-    assert caught.value.hint == "name one of: mxfp4:floor"
+    assert caught.value.hint == "choose `format` from: mxfp4:floor"
 
 
 def test_a_site_that_the_scan_lacks_is_told(scan: Scan) -> None:
