@@ -596,6 +596,8 @@ def test_the_examples_of_the_help_run(
     }.items():
         made = srdd("scan", "demo", "--site", "output", *part, "-o", f"{name}.json")
         assert made.code == 0, made.err
+    costs = srdd("scan", "demo", "--limit", "3", "--kl", "--kl-check", "0", "-o", "scan.json")
+    assert costs.code == 0, costs.err
     for info in app.app.registered_commands:
         assert info.epilog is not None
         example = info.epilog.splitlines()[0].removeprefix("Example: srdd ")
