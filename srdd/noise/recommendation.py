@@ -18,7 +18,7 @@ The limits:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from srdd.documents.rin import LayerNoise, Recommendation, RinConfig
 from srdd.errors import counted
@@ -113,10 +113,23 @@ def summary(config: RinConfig) -> str:
     return f"strategy {name}; recommended instead: {advice.strategy}, because {because}"
 
 
-def about_costs(config: RinConfig) -> Iterator[str]:
-    """Noise that costs more than quantization, that rounding swallows, or that costs nothing."""
+MIXTURE = (
+    "the model is a mixture: a router that chooses other experts is no small change, and the noise "
+    "costs more than predicted (on the one measured, 1.2 to 3 times as much); measure it with "
+    "`srdd eval MODEL --rin FILE`"
+)
+"""docs/noise.md has the measurement."""
+
+
+def about_costs(config: RinConfig, tensors: Iterable[str]) -> Iterator[str]:
+    """Noise that costs more than quantization, that rounding swallows, or that costs nothing.
+
+    Of a mixture, also that the prediction is too low.
+    """
     kl = config.kl
     assert kl is not None
+    if any(".experts" in tensor for tensor in tensors):
+        yield MIXTURE
     schedule = max((tier.schedule for tier in config.tiers), key=lambda each: each.sigma_start)
     arriving = kl.arriving[1]
     if arriving is not None and arriving < LEAST_ARRIVING:

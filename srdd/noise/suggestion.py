@@ -211,7 +211,8 @@ def suggest(
     if scan.sensitivity is not None and targets.known:
         try:
             config = config.model_copy(update={"kl": predicted(scan, config)})
-            warnings += about_costs(config)
+            tensors = [change.tensor for change in scan.sensitivity.changes]
+            warnings += about_costs(config, tensors)
         except UsageError as error:
             warnings.append(f"what the noise costs is unknown: {error.message}")
     warnings += warnings_of(figures, stability, targets, config)

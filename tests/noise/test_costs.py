@@ -263,3 +263,13 @@ def test_layers_that_noise_costs_the_same_need_no_balance() -> None:
     assert advice.strategy == "uniform"
     assert "kl_per_sigma2 as an amplitude" in advice.reasons[0]
     assert suggest(SCAN, "balanced").recommendation.strategy == "balanced"
+
+
+def test_of_a_mixture_it_says_that_the_prediction_is_too_low() -> None:
+    assert warning(suggest(SCAN, "uniform"), "the model is a mixture") is None
+    assert SCAN.sensitivity is not None
+    first, *others = SCAN.sensitivity.changes
+    stacked = first.model_copy(update={"tensor": "model.layers.0.mlp.experts.down_proj"})
+    changed = SCAN.sensitivity.model_copy(update={"changes": [stacked, *others]})
+    mixture = SCAN.model_copy(update={"sensitivity": changed})
+    assert warning(suggest(mixture, "uniform"), "the model is a mixture") is not None
