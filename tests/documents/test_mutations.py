@@ -208,10 +208,10 @@ def use(document: Document) -> None:
     """What a command does with a document after reading it, where that needs a model besides."""
     if isinstance(document, RinConfig):
         Path("rin.json").write_bytes(document.to_json())
-        from srdd.cli.eval import read_noise
+        from srdd.cli import noise_options
         from srdd.rin.schedule import sigma_at
 
-        config = read_noise("rin.json", 30, 100)
+        config = noise_options.read("rin.json", 30, 100)
         assert config == document
         for tier in document.tiers:
             sigma_at(tier.schedule, 30, 100)
