@@ -64,7 +64,9 @@ def _content(groups: Sequence[Group]) -> dict[str, Any]:
         else "the scan does not say",
         "answer": [Text(sentence, "answer") for sentence in answer(groups)],
         "overview": sites_and_formats(groups),
-        "cost": [] if scan.sensitivity is None else sensitivity_blocks(scan, "kind"),
+        "cost": []
+        if scan.sensitivity is None
+        else sensitivity_blocks(scan, "kind", formats={group.spec for group in groups}),
         "noise_from": _noise_from(source),
         "advice": _advice(made),
         "strategies": [_strategy(source, name, made, failed) for name in strategies_for(scan)],

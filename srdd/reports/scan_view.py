@@ -256,7 +256,8 @@ def scan_blocks(
     if table := sites_and_formats(groups):
         blocks.append(table)
     if scan.sensitivity is not None:
-        blocks += sensitivity_blocks(scan, by, everything=everything)
+        formats = {group.spec for group in groups}
+        blocks += sensitivity_blocks(scan, by, everything=everything, formats=formats)
     if not everything:
         blocks.append(Text(MORE, "note"))
     blocks.append(Text(LEGEND, "note"))

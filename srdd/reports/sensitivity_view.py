@@ -5,7 +5,7 @@ Figures are thousandths of a nat a token (mnat). Tensors are listed the costlies
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,17 +45,26 @@ LOCAL = (
 )
 
 
-def sensitivity_blocks(scan: Scan, by: str = "tensor", *, everything: bool = False) -> list[Block]:
+def sensitivity_blocks(
+    scan: Scan,
+    by: str = "tensor",
+    *,
+    everything: bool = False,
+    formats: Collection[str] | None = None,
+) -> list[Block]:
     """What a terminal shows of the sensitivity; a note where the scan has none.
 
     Arguments:
         by: `tensor`, `layer` or `kind`.
         everything: every row, in the model's order.
+        formats: only these, such as `mxfp4:floor`; all of the scan for None.
     """
     if scan.sensitivity is None:
         return [Text(LOCAL, "note")]
     blocks: list[Block] = []
     for spec in _formats(scan):
+        if formats is not None and spec not in formats:
+            continue
         blocks += [Text(sentence, "answer") for sentence in summary(scan, spec)]
         blocks.append(cost_table(scan, spec, by if by in BY else "tensor", everything=everything))
         if table := check_table(scan, spec):

@@ -135,7 +135,7 @@ def _table(table: Table, console: Console, options: ConsoleOptions) -> RenderRes
     for line in console.render_lines(grid, options.update_width(needed), pad=False):
         yield from _stripped(line)
         yield Segment.line()
-    if hidden := [c.title for n, c in enumerate(columns) if n not in shown]:
+    if hidden := [c.title for n, c in enumerate(columns) if n not in shown and c.title]:
         yield from sentence(f"(hidden at this width: {', '.join(hidden)})", "dim")
     for note in table.notes:
         yield from sentence(note, "dim")

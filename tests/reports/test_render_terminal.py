@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -124,6 +125,12 @@ class TestWidths:
         narrow = printed(SMALL, width=13)
         assert narrow.splitlines()[1].split() == ["always"]
         assert "medium" in narrow
+
+    def test_a_hidden_column_without_a_title_is_not_named(self) -> None:
+        *most, last = SMALL.columns
+        table = replace(SMALL, columns=(*most, replace(last, title="")))
+        words = " ".join(printed(table, width=13).split())
+        assert re.search(r"this width: [a-z-]+\)", words)
 
     def test_words_of_titles_stand_above_each_other_where_that_saves_a_column(self) -> None:
         columns = (Column("vs floor", WIDE), Column("verdict", align="left", priority=1))

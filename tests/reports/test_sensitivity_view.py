@@ -8,7 +8,9 @@ from made_scans import costing, made
 
 from srdd.documents.sensitivity_figures import figure
 from srdd.reports.groups import groups_of
+from srdd.reports.guide import guide
 from srdd.reports.rows import flat_rows
+from srdd.reports.scan_view import scan_blocks
 from srdd.reports.sensitivity_view import (
     check_table,
     cost_chart,
@@ -48,6 +50,23 @@ def test_tensors_add_up_to_layers_and_kinds(by: str, rows: int) -> None:
 def test_all_rows_stand_in_the_models_order() -> None:
     table = cost_table(costing([0.1, 0.2, 0.3, 0.4]), FORMAT, "tensor", everything=True)
     assert column(table, "layer") == [0, 0, 1, 1]
+
+
+def test_a_report_of_one_format_has_the_costs_of_that_alone() -> None:
+    """Two formats, of which the second costs as much as the first."""
+    scan = costing([0.1, 0.2, 0.3, 0.4])
+    assert scan.sensitivity is not None
+    own = scan.sensitivity.changes
+    changes = [*own, *(each.model_copy(update={"format": "nvfp4:token"}) for each in own)]
+    settings = scan.settings.model_copy(update={"formats": [FORMAT, "nvfp4:token"]})
+    sensitivity = scan.sensitivity.model_copy(update={"changes": changes})
+    both = scan.model_copy(update={"sensitivity": sensitivity, "settings": settings})
+    assert "nvfp4" in str(sensitivity_blocks(both))
+    groups = [group for group in groups_of(both) if group.spec == FORMAT]
+    assert {group.spec for group in groups} == {FORMAT}
+    assert FORMAT in str(scan_blocks(groups))
+    assert "nvfp4" not in str(scan_blocks(groups))
+    assert "nvfp4" not in guide(groups)
 
 
 def test_checks_end_with_the_whole() -> None:
