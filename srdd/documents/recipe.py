@@ -169,6 +169,7 @@ class Recipe(Document):
     """
 
     PRETTY = True
+    HINT = "`srdd recipe SCAN --bits BITS` writes a recipe"
 
     kind: Literal["srdd.recipe"] = "srdd.recipe"
     schema_version: Literal[1] = 1

@@ -203,7 +203,10 @@ def recipe_for(
         modules=modules,
         comparisons=comparisons,
         left_out=list(costs.left_out),
-        warnings=list(_warnings(asked, point, holds, check, comparisons)),
+        warnings=[
+            *_idle_budget(budget, problem.lightest()),
+            *_warnings(asked, point, holds, check, comparisons),
+        ],
     )
 
 
@@ -347,6 +350,15 @@ def _check(scan: Scan, formats: Sequence[str]) -> tuple[bool | None, str]:
     results = [result for result, _ in verdicts.values()]
     holds = False if False in results else None if None in results else True
     return holds, "; ".join(f"{name}: {words}" for name, (_, words) in verdicts.items())
+
+
+def _idle_budget(budget: Budget, lightest: Point) -> Iterator[str]:
+    """A limit that even the fewest bits keep: mostly nats where a share was meant."""
+    if budget.max_kl is not None and budget.max_kl > lightest.kl * (1 + TOLERANCE):
+        yield (
+            f"the budget, {budget.max_kl:.3g} nats a token, limits nothing: the fewest bits are "
+            f"predicted to cost {lightest.kl:.3g}; a share of that is written 50%"
+        )
 
 
 def _warnings(

@@ -47,7 +47,8 @@ def groups_of(
             empty, neither these nor experts are.
 
     Raises:
-        UsageError: no such granularity.
+        UsageError: no such granularity, or a name in `fused`, other than the usual ones, that is of
+            no linear.
     """
     if granularity not in GRANULARITIES:
         raise unknown_name("granularity", granularity, GRANULARITIES)
@@ -58,6 +59,7 @@ def groups_of(
             for linear in linears
         ]
     elif granularity == "linear-group" and fused:
+        _refuse_unknown(linears, fused)
         keys = _fused(linears, fused)
     keys = _tied(linears, keys)
     members: dict[str, list[int]] = {}
@@ -89,6 +91,14 @@ def _fused(linears: Sequence[Weighed], fused: Sequence[Sequence[str]]) -> list[s
             for place in found:
                 keys[place] = f"{parent}.{joined}" if parent else joined
     return keys
+
+
+def _refuse_unknown(linears: Sequence[Weighed], fused: Sequence[Sequence[str]]) -> None:
+    """The usual names need not be in every model; those that a user gives have to be."""
+    for name in (name for names in fused if tuple(names) not in FUSED for name in names):
+        if not any(_is(linear, name) for linear in linears):
+            known = dict.fromkeys(linear.kind for linear in linears if linear.kind != ROUTER)
+            raise unknown_name("kind or name of linears", name, list(known))
 
 
 def _is(linear: Weighed, name: str) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from srdd.documents.recipe import bits_of
+from srdd.errors import counted
 from srdd.recipes.costs import Linear
 from srdd.recipes.groups import ROUTER
 
@@ -99,18 +100,20 @@ def _rules(
             )
         if most_bits is None:
             continue
-        for name, order, step, kinds in (
-            ("first and last {} layers", outer, 2, None),
-            ("first {} layers", layers, 1, None),
-            ("last {} layers", layers[::-1], 1, None),
-            ("down_proj of {} outer layers", outer, 1, DOWN),
-            ("attention of {} outer layers", outer, 1, ATTENTION),
+        for name, noun, order, step, kinds in (
+            ("first and last", "layer", outer, 2, None),
+            ("first", "layer", layers, 1, None),
+            ("last", "layer", layers[::-1], 1, None),
+            ("down_proj of", "outer layer", outer, 1, DOWN),
+            ("attention of", "outer layer", outer, 1, ATTENTION),
         ):
             found = None
             for count in range(step, len(order) + 1, step):
                 chosen = set(order[:count])
+                number = count // step
+                which = noun if (number, noun) == (1, "layer") else counted(number, noun)
                 rule = keeping(
-                    f"{name.format(count // step)} in {name_of[high]}",
+                    f"{name} {which} in {name_of[high]}",
                     high,
                     lambda linear, chosen=chosen, kinds=kinds: (  # type: ignore[misc]
                         linear.layer in chosen and (kinds is None or linear.kind in kinds)

@@ -13,6 +13,8 @@ import srdd
 from srdd.documents.recipe import Recipe, bits_of
 from srdd.errors import SrddError, UsageError
 from srdd.recipes import question
+from srdd.recipes.costs import costs_of
+from srdd.recipes.heuristics import heuristics
 
 SCAN = scan_with_costs()
 
@@ -169,12 +171,29 @@ def test_the_curve_falls_and_each_point_is_the_best_of_its_bits() -> None:
         ({"bits": 5, "patterns": ["up_proj=int4_g32"]}, "format of a pattern", "mxfp4"),
         ({"bits": 5, "patterns": ["q_proj=bf16", "k_proj=mxfp4"]}, "different formats", "tensor"),
         ({"bits": 5, "granularity": "row"}, "granularity", "layer"),
+        ({"bits": 5, "fused": [["q", "qq"]]}, "unknown kind or name of linears 'qq'", "q, "),
     ],
 )
 def test_what_cannot_be_is_refused(options: dict[str, object], message: str, hint: str) -> None:
     with pytest.raises(UsageError, match=message) as error:
         srdd.recipe(SCAN, **options)  # type: ignore[arg-type]
     assert hint in error.value.hint
+
+
+def test_a_budget_that_limits_nothing_is_a_warning() -> None:
+    every = srdd.recipe(SCAN, max_kl=50)  # 50 nats where 50 % was meant
+    assert "limits nothing" in every.warnings[0]
+    assert f"cost {every.all_low_kl:.3g}; a share of that is written 50%" in every.warnings[0]
+    for limit in ("100%", "50%", every.all_low_kl):
+        found = srdd.recipe(SCAN, max_kl=limit)
+        assert not any("limits nothing" in text for text in found.warnings)
+
+
+def test_a_rule_of_one_layer_has_no_number() -> None:
+    rules = heuristics(costs_of(SCAN).linears, ["mxfp4:floor", "mxfp8_e4m3:floor"], 6.5)
+    names = " ".join(rule.name for rule in rules)
+    assert "first and last layer in mxfp8_e4m3" in names
+    assert " 1 layers" not in names
 
 
 def test_a_scan_without_costs_says_how_to_get_them() -> None:
