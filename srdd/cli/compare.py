@@ -64,6 +64,7 @@ def compare(
         raise UsageError(
             "--format is for two model folders", "name --old-format and --new-format of scans"
         )
+    _refuse_missing(old, new)
     gates = [_gate(text) for text in fail_on]
     _check_two(old, new, old_format, new_format)
     names = tuple("standard input" if source == "-" else safe(source) for source in (old, new))
@@ -88,6 +89,15 @@ def compare(
 
 def _is_model(source: str) -> bool:
     return (Path(source) / "config.json").is_file()
+
+
+def _refuse_missing(old: str, new: str) -> None:
+    """Beside a model folder, a path that is not there is the mistake, not the folder."""
+    for one, other in ((old, new), (new, old)):
+        if _is_model(one) and other not in ("-", "demo") and not Path(other).exists():
+            raise UsageError(
+                f"there is no file or folder {other}", f"name another model folder, as {one} is one"
+            )
 
 
 def _oscillation(old: str, new: str, format: str, by: str, form: str) -> bytes | list[Block]:

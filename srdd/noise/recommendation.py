@@ -223,8 +223,8 @@ def _about_scan(figures: Figures, stability: Stability, targets: Targets) -> Ite
         yield "the scan does not say how many tokens it saw"
     elif prompts < FEWEST_PROMPTS or tokens < FEWEST_TOKENS:
         yield (
-            f"few tokens: the scan saw {tokens:,} in {counted(prompts, 'prompt')}, and fewer than "
-            f"{FEWEST_TOKENS:,} in {FEWEST_PROMPTS} are too few to rank layers that differ by 1 %"
+            f"few tokens: the scan saw {tokens:,} in {counted(prompts, 'prompt')}, and to rank "
+            f"layers that differ by 1 % takes {FEWEST_TOKENS:,} in {FEWEST_PROMPTS} prompts or more"
         )
     if len(figures) > 1 and stability[0] is None:
         yield "the stability of the ranking is unknown: the scan keeps no replicates"

@@ -224,6 +224,17 @@ class TestWhatIsCompared:
             assert "--old-format" in err
         assert run(["compare", "old.json", "old.json", "--old-format", "mxfp4"]) == 2
 
+    def test_beside_a_model_folder_a_missing_path_is_the_mistake(
+        self, here: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        Path("model").mkdir()
+        Path("model/config.json").write_text("{}")
+        for line in (["model", "mdoel"], ["mdoel", "model"]):
+            assert run(["compare", *line]) == 2
+            assert "there is no file or folder mdoel" in capfd.readouterr().err
+        assert run(["compare", "model", "old.json"]) == 2
+        assert "model is a model, not a scan" in capfd.readouterr().err
+
     def test_two_formats_of_one_file(self, here: Path, capfd: pytest.CaptureFixture[str]) -> None:
         scan = thorough(rising(4))
         worse = [

@@ -399,7 +399,8 @@ class TestRecommendation:
 
     def test_few_tokens_are_a_warning(self) -> None:
         config = suggest(made(rising(12), prompts=8, tokens=96), "variable")
-        assert any("96 in 8 prompts" in text for text in config.warnings)
+        assert any("96 in 8 prompts, and to rank" in text for text in config.warnings)
+        assert any("takes 4,000 in 16 prompts or more" in text for text in config.warnings)
         enough = suggest(made(rising(12), prompts=16, tokens=4000), "variable")
         assert not any("few tokens" in text for text in enough.warnings)
 
