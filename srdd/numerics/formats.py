@@ -23,6 +23,12 @@ to that, as torchao does: a block under 1/28672 of the largest value loses preci
 is never 0. FP8 rounds to nearest, so s may round down and up to 6 % of a block's largest value
 clips.
 
+`nvfp4_46` fits two such scales to each block, s6 as above and s4 = g * e4m3(amax / 4 / g), and
+takes s4 where it gives the block the smaller sum of squared errors, elements rounded to nearest,
+ties to even, whatever the rounding that is measured ("Four Over Six", arXiv:2512.02010). Its g is
+largest / (256 * L), so that s4 of the largest block, 1.5 times as large, still has an FP8 number;
+blocks under 1/16384 of the largest value lose precision.
+
 `fp32`: s = amax / L, the rule `absmax`. Nothing clips. Integers use the symmetric range -L ... L.
 
 For `e4m3` and `fp32` the division |x| / s is inexact, and may exceed L by a last place; a value
@@ -70,6 +76,10 @@ MIN_GLOBAL_SCALE = 2.0**-120
 
 MIN_BLOCK_SCALE, MAX_BLOCK_SCALE = 2.0**-6, 448.0
 """The smallest normal and the largest E4M3 number (OCP 8-bit Floating Point v1.0, section 5.1)."""
+
+LOWERED_BLOCK_SCALE = 256.0
+"""Of the largest block where `Format.lowered` is set: the largest E4M3 number whose 1.5-fold is
+another."""
 
 SCALE_BITS = {"e8m0": 8, "e4m3": 8, "fp32": 32}
 """How scales are stored -> bits of one."""
@@ -119,6 +129,8 @@ class Format:
         scale: how its scales are stored, of SCALE_BITS.
         rotation: the channels that are rotated together before quantizing (kernels.rotation);
             0 is none.
+        lowered: what a block's largest value may become in place of the element's largest: where
+            the squared error of the block is smaller that way. Only with `e4m3`; 0 is none.
     """
 
     name: str
@@ -128,6 +140,7 @@ class Format:
     source: str
     scale: str = "e8m0"
     rotation: int = 0
+    lowered: float = 0.0
 
     @property
     def unrotated(self) -> str:
@@ -146,6 +159,11 @@ class Format:
     def tile(self) -> int:
         """How many values of a row, all of one block, are summed together in float32."""
         return self.block or TILE
+
+    @property
+    def largest_block_scale(self) -> float:
+        """Of `e4m3`: the FP8 number of a block with the largest value of all."""
+        return LOWERED_BLOCK_SCALE if self.lowered else MAX_BLOCK_SCALE
 
     @property
     def clips_above(self) -> float:
@@ -192,6 +210,7 @@ INT8 = Element("INT8", bits=8, mantissa_bits=6, min_exponent=6, largest=127.0)
 
 _MX = "OCP Microscaling v1.0, sections {} and 6.3"
 _NVFP4 = "NVIDIA, Pretraining Large Language Models with NVFP4 (2025)"
+_FOUR_OVER_SIX = "Cook et al., Four Over Six: NVFP4 with Adaptive Block Scaling (arXiv:2512.02010)"
 _INTEGERS = "symmetric integers without the code for -L - 1"
 
 FORMATS: dict[str, Format] = {
@@ -204,6 +223,7 @@ FORMATS: dict[str, Format] = {
         Format("mxfp8_e5m2", E5M2, 32, SCALE_RULES, _MX.format("5.3.1")),
         Format("mxint8", MXINT8, 32, SCALE_RULES, _MX.format("5.3.4")),
         Format("nvfp4", E2M1, 16, ("token", "tensor"), _NVFP4, "e4m3"),
+        Format(*("nvfp4_46", E2M1, 16, ("token", "tensor"), _FOUR_OVER_SIX, "e4m3"), lowered=4.0),
         Format("int4_g32", INT4, 32, ("absmax",), _INTEGERS, "fp32"),
         Format("int4_g128", INT4, 128, ("absmax",), _INTEGERS, "fp32"),
         Format("int8_token", INT8, ROW, ("absmax",), _INTEGERS, "fp32"),

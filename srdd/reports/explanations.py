@@ -153,8 +153,17 @@ def _format(spec: FormatSpec, name: str) -> Topic:
         if metric.name in floor
     )
     users = "; ".join(f"{r}: {', '.join(USED_BY[r])}" for r in each.scale_rules if USED_BY[r])
+    scale = f"{each.scale}, by the rules {', '.join(each.scale_rules)}"
+    if each.lowered:
+        scale += (
+            f"; a block's largest value becomes {each.element.largest:g} or, where the block's "
+            f"squared error is smaller, {each.lowered:g}"
+        )
     pitfalls = (
-        "scales over other groups of values, or a zero point, make another format"
+        "the choice of scales is the encoder's: what you deploy gains from it only if its "
+        "quantizer makes this choice, weights and inputs alike"
+        if each.lowered
+        else "scales over other groups of values, or a zero point, make another format"
         if len(each.scale_rules) == 1
         else f"measure with the scale rule that your deployment uses; defaults: {users}"
     )
@@ -171,7 +180,7 @@ def _format(spec: FormatSpec, name: str) -> Topic:
         (
             ("Formula", "y = scale x element, the element rounded to its grid, ties to even"),
             ("Elements", f"0 and +- {_magnitudes(each.element)}"),
-            ("Scale", f"{each.scale}, by the rules {', '.join(each.scale_rules)}"),
+            ("Scale", scale),
             ("Unit", f"{each.bits_per_value:g} bits a value with its share of the scale"),
             ("Range", f"magnitudes up to {each.element.largest:g} times the scale"),
             ("Rules", f"SQNR in dB that ideal Gaussian data gets: {rules}"),

@@ -39,6 +39,7 @@ def test_a_format_goes_by_its_name_and_has_a_default_rule_and_a_source(name: str
         ("mxfp8_e5m2", 8.25),
         ("mxint8", 8.25),
         ("nvfp4", 4.5),
+        ("nvfp4_46", 4.5),
         ("int4_g32", 5.0),
         ("int4_g128", 4.25),
         ("int8_token", 8.0),
@@ -63,6 +64,7 @@ def test_a_group_stands_for_its_formats_each_with_its_first_rule() -> None:
         "mxfp4:even",
         "mxfp4:floor",
         "nvfp4:token",
+        "nvfp4_46:token",
         "int4_g32:absmax",
         "int4_g128:absmax",
     ]

@@ -36,6 +36,7 @@ from numba.extending import intrinsic
 from torch import Tensor
 
 from srdd.numerics.formats import (
+    LOWERED_BLOCK_SCALE,
     MAX_BLOCK_SCALE,
     MAX_SCALE_EXPONENT,
     MIN_BLOCK_SCALE,
@@ -62,8 +63,9 @@ from srdd.numerics.sums import FIELDS
 SUMS, VALUES = range(2)
 """What a pass gives."""
 
-E8M0, E4M3, FP32, FP32_OF_ROW = range(4)
-"""How a scale is found: three of formats.SCALE_BITS, and float32 over a whole row."""
+E8M0, E4M3, FP32, FP32_OF_ROW, E4M3_OF_TWO = range(5)
+"""How a scale is found: three of formats.SCALE_BITS, float32 over a whole row, and the better of
+two `e4m3` scales."""
 
 EVEN, HALF_AWAY, STOCHASTIC = map(ROUNDINGS.index, ("even", "half-away", "stochastic"))
 
@@ -119,10 +121,13 @@ def _run(
         np.float32(element.largest),
         np.float32(limit),
         cpu_rows.largest(x, rotation) if spec.scale_rule == "tensor" else np.float32(-1),
+        np.float32(spec.format.lowered),
     )
     scaling = {"e8m0": E8M0, "e4m3": E4M3, "fp32": FP32}[spec.format.scale]
     if spec.format.block == ROW:
         scaling = FP32_OF_ROW
+    if spec.format.lowered:
+        scaling = E4M3_OF_TWO
     run = _kernel(spec.format.tile, ROUNDINGS.index(rounding), dtype, scaling, mode)
     names = keys.contiguous().numpy()
     starts = cpu_rows.starts(x, rotation)
@@ -177,7 +182,7 @@ def _kernel(
                 tops[at] = _value(word(top), shift, factor)
                 nonfinite += top >> np.uint64(32)
             widest = grid[6]  # of the whole tensor; below 0 where each row is on its own
-            if scaling in (E4M3, FP32_OF_ROW) and widest < zero:
+            if scaling in (E4M3, E4M3_OF_TWO, FP32_OF_ROW) and widest < zero:
                 for at in range(blocks):
                     widest = max(widest, tops[at])
 
@@ -188,7 +193,26 @@ def _kernel(
                     inverses[at] = np.int64((1023 - exponent) << 52).view(np.float64)
                     scales[at] = np.int64((1023 + exponent) << 52).view(np.float64)
                 elif scaling == E4M3:
-                    scales[at], inverses[at] = _two_levels(tops[at], widest, largest)
+                    whole = _global_scale(widest, np.float32(MAX_BLOCK_SCALE) * largest)
+                    scales[at], inverses[at] = _two_levels(tops[at], whole, largest)
+                elif scaling == E4M3_OF_TWO:
+                    whole = _global_scale(widest, np.float32(LOWERED_BLOCK_SCALE) * largest)
+                    scale, inverse = _two_levels(tops[at], whole, largest)
+                    other, other_inverse = _two_levels(tops[at], whole, grid[7])
+                    squares = other_squares = 0.0
+                    for place in range(block):
+                        bits = word(words[np.uintp(start + at * block + place)] & word(mask))
+                        bits = bits if bits < word(limit) else word(0)
+                        value = _value(bits, shift, factor)
+                        v = _product(value, inverse)
+                        q = min(_to_grid(v, least, mantissa_bits, EVEN, zero), largest)
+                        squares = _plus_square(squares, v, q)
+                        v = _product(value, other_inverse)
+                        q = min(_to_grid(v, least, mantissa_bits, EVEN, zero), largest)
+                        other_squares = _plus_square(other_squares, v, q)
+                    better = _smaller(other_squares, other, squares, scale)
+                    scales[at] = other if better else scale
+                    inverses[at] = other_inverse if better else inverse
                 else:  # it is no inverse: compressed-tensors divides
                     inverses[at] = _float32_scale(
                         widest if scaling == FP32_OF_ROW else tops[at], largest
@@ -209,7 +233,7 @@ def _kernel(
                     finite = bits < word(limit)
                     bits = bits if finite else word(0)
                     value = _value(bits, shift, factor)
-                    if scaling in (E8M0, E4M3):
+                    if scaling in (E8M0, E4M3, E4M3_OF_TWO):
                         v = _product(value, inverse)
                     else:
                         v = _quotient(value, inverse)
@@ -262,7 +286,7 @@ def _kernel(
                     out[token, 6 + place] = powers[place]
 
     numbers = types.Tuple(
-        (types.int64, types.uint32, types.uint32, types.int64, *(3 * [types.float32]))
+        (types.int64, types.uint32, types.uint32, types.int64, *(4 * [types.float32]))
     )
     return compiled_once(
         run,
@@ -335,15 +359,32 @@ def _float32_scale(amax: Any, largest: Any) -> Any:  # pragma: no cover
 
 
 @_exactly
-def _two_levels(amax: Any, widest: Any, largest: Any) -> Any:  # pragma: no cover
-    """The scale of `e4m3` formats, and what stands in for its inverse."""
-    whole = max(
-        np.float32(widest / (np.float32(MAX_BLOCK_SCALE) * largest)), np.float32(MIN_GLOBAL_SCALE)
-    )
+def _global_scale(widest: Any, full: Any) -> Any:  # pragma: no cover
+    """The g of `e4m3` formats with which the largest value becomes `full`."""
+    return max(np.float32(widest / full), np.float32(MIN_GLOBAL_SCALE))
+
+
+@_exactly
+def _two_levels(amax: Any, whole: Any, largest: Any) -> Any:  # pragma: no cover
+    """The scale of `e4m3` formats over g, `whole`, and what stands in for its inverse."""
     block = np.float32(np.float32(amax / largest) / whole)
     block = max(np.float32(MIN_BLOCK_SCALE), min(np.float32(MAX_BLOCK_SCALE), block))
     block = _to_grid(block, np.uint32(121 << 23), 3, EVEN, np.float32(0))
     return whole * block, np.float32(np.float32(1) / whole) / block
+
+
+@_exactly
+def _plus_square(total: Any, v: Any, q: Any) -> Any:  # pragma: no cover
+    """A block's sum of squared errors in float64, one value on."""
+    d = np.float64(np.float32(v - q))
+    return total + d * d
+
+
+@_exactly
+def _smaller(squares: Any, scale: Any, than: Any, its_scale: Any) -> Any:  # pragma: no cover
+    """Whether such a sum in units of one scale is below one in units of another."""
+    scale, its_scale = np.float64(scale), np.float64(its_scale)
+    return squares * (scale * scale) < than * (its_scale * its_scale)
 
 
 @_exactly

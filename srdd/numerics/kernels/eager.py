@@ -19,6 +19,10 @@ every step: torchao's for `e4m3`, g being the global scale, and compressed-tenso
     e4m3    b = E4M3(amax / largest / g), v = |x| * ((1 / g) / b), s = g * b
     fp32    s = amax / largest, v = |x| / s
 
+Where the format has a second choice (`lowered`), b is computed with it in place of `largest`, too,
+and a block takes it if s^2 * sum((v - q)^2) is smaller. So that every kernel takes the same, this
+is float64 arithmetic, whose squares are exact, and the sum goes from the first value to the last.
+
 Errors are s * (v - q), as if v were exact: they carry v's rounding, of at most 2^-22 of |x|.
 
 Powers of two are put together from their exponent bits: exp2 and pow may be off in the last place
@@ -176,15 +180,34 @@ def _by_power_of_two(magnitude: Tensor, amax: Tensor, spec: FormatSpec) -> tuple
 
 def _by_two_levels(magnitude: Tensor, amax: Tensor, spec: FormatSpec) -> tuple[Tensor, Tensor]:
     """`e4m3`, for the same."""
-    largest = spec.format.element.largest
+    element, lowered = spec.format.element, spec.format.lowered
     over = (0, 1) if spec.scale_rule == "tensor" else (1,)
     widest = amax.amax(over, keepdim=True) if amax.numel() else amax
     # Dividing by a plain number, torch multiplies by its rounded inverse on some devices.
-    whole = (widest / widest.new_full((), MAX_BLOCK_SCALE * largest)).clamp(min=MIN_GLOBAL_SCALE)
-    wanted = amax / amax.new_full((), largest) / whole
-    block = _to_grid(wanted.clamp(MIN_BLOCK_SCALE, MAX_BLOCK_SCALE), E4M3, "even", None)
-    v = magnitude * (whole.new_ones(()) / whole / block)
-    return v, (whole * block).double()
+    full = widest.new_full((), spec.format.largest_block_scale * element.largest)
+    whole = (widest / full).clamp(min=MIN_GLOBAL_SCALE)
+
+    def scaled(top: float) -> tuple[Tensor, Tensor]:
+        wanted = amax / amax.new_full((), top) / whole
+        block = _to_grid(wanted.clamp(MIN_BLOCK_SCALE, MAX_BLOCK_SCALE), E4M3, "even", None)
+        v = magnitude * (whole.new_ones(()) / whole / block)
+        return v, (whole * block).double()
+
+    v, scale = scaled(element.largest)
+    if not lowered:
+        return v, scale
+    other, other_scale = scaled(lowered)
+    better = _squared_error(other, other_scale, element) < _squared_error(v, scale, element)
+    return torch.where(better, other, v), torch.where(better, other_scale, scale)
+
+
+def _squared_error(v: Tensor, scale: Tensor, element: Element) -> Tensor:
+    """Of each block, rounded to even; for v and scale of Blocks, float64 (tokens, blocks, 1)."""
+    squares = (v - _to_grid(v, element, "even", None)).double().square()
+    total = torch.zeros_like(scale)
+    for place in range(v.shape[-1]):
+        total = total + squares[..., place : place + 1]
+    return total * scale.square()
 
 
 def _by_float32(magnitude: Tensor, amax: Tensor, spec: FormatSpec) -> tuple[Tensor, Tensor]:

@@ -23,7 +23,7 @@ ROUNDINGS = ("even", "toward-zero", "stochastic")
 WIDTHS = (64, 128, 256, 1024, CHANNELS, 16384)
 BY_ROW = ("int8_token:absmax", "fp8_e4m3_token:absmax")
 SWING_VALUES = 400_000
-RULES = {"nvfp4": ("token", "tensor")}
+RULES = {"nvfp4": ("token", "tensor"), "nvfp4_46": ("token", "tensor")}
 METRICS = (
     "sqnr_db",
     "deadzone",

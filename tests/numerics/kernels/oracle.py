@@ -19,6 +19,9 @@ Array = NDArray[np.float64]
 class Grid(NamedTuple):
     """An element: its ml_dtypes cast, bits of mantissa, largest exponent, largest magnitude.
 
+    A block's largest value becomes the largest magnitude or, where `lowered` is not 0 and the
+    block's squared error is smaller that way, `lowered`.
+
     Integers have no such cast; their values are multiples of 2^(max_exponent - mantissa_bits).
     """
 
@@ -26,10 +29,12 @@ class Grid(NamedTuple):
     mantissa_bits: int
     max_exponent: int
     largest: float
+    lowered: float = 0.0
 
 
 GRIDS = {
     "E2M1": Grid(ml_dtypes.float4_e2m1fn, 1, 2, 6.0),
+    "E2M1, 6 or 4": Grid(ml_dtypes.float4_e2m1fn, 1, 2, 6.0, lowered=4.0),
     "E2M3": Grid(ml_dtypes.float6_e2m3fn, 3, 2, 7.5),
     "E3M2": Grid(ml_dtypes.float6_e3m2fn, 2, 4, 28.0),
     "E4M3": Grid(ml_dtypes.float8_e4m3fn, 3, 8, 448.0),
@@ -49,6 +54,7 @@ FORMATS = {
     "mxfp8_e5m2": ("E5M2", 32),
     "mxint8": ("MXINT8", 32),
     "nvfp4": ("E2M1", 16),
+    "nvfp4_46": ("E2M1, 6 or 4", 16),
     "int4_g32": ("INT4", 32),
     "int4_g128": ("INT4", 128),
     "int8_token": ("INT8", ROW),
@@ -122,6 +128,23 @@ def two_level(blocks: Array, rule: str) -> Scaled:
     return Scaled(v.astype(np.float64), (g * block_scale).astype(np.float64), 6 * (1 + 2**-16))
 
 
+def four_over_six(blocks: Array, rule: str, grid: Grid) -> Scaled:
+    """NVFP4 with both scales tried on each block (arXiv:2512.02010); 1.5 * 256 still is an FP8."""
+    a = blocks.astype(np.float32)
+    whole = (0, 1, 2) if rule == "tensor" else (1, 2)
+    g = a.max(whole, keepdims=True, initial=0) / np.float32(256 * 6)
+    g = np.maximum(g, np.float32(2.0**-120))
+    tried = []
+    for top in (6, 4):
+        wanted = a.max(-1, keepdims=True, initial=0) / np.float32(top) / g
+        b = np.clip(wanted, 2.0**-6, 448).astype(ml_dtypes.float8_e4m3fn).astype(np.float32)
+        v, s = (a * (np.float32(1) / g / b)).astype(np.float64), (g * b).astype(np.float64)
+        squares = np.square(v - cast(v, grid)).cumsum(-1)[..., -1:]  # one after the other
+        tried.append((v, s, squares * np.square(s)))
+    (v6, s6, e6), (v4, s4, e4) = tried
+    return Scaled(np.where(e4 < e6, v4, v6), np.where(e4 < e6, s4, s6), 6 * (1 + 2**-16))
+
+
 def absmax(blocks: Array, grid: Grid) -> Scaled:
     """A float32 scale with which the largest value becomes the grid's largest."""
     a = blocks.astype(np.float32)
@@ -132,6 +155,8 @@ def absmax(blocks: Array, grid: Grid) -> Scaled:
 
 def scaled(blocks: Array, rule: str, grid: Grid) -> Scaled:
     """By the rule's name."""
+    if grid.lowered:
+        return four_over_six(blocks, rule, grid)
     if rule in ("token", "tensor"):
         return two_level(blocks, rule)
     return absmax(blocks, grid) if rule == "absmax" else power_of_two(blocks, rule, grid)

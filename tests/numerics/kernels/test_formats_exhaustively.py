@@ -49,6 +49,13 @@ TRUTH_TABLES = {
         (0.25, 0.0), (0.26, 0.5), (0.75, 1.0), (1.25, 1.0), (2.5, 2.0), (3.5, 4.0), (5.0, 4.0),
         (5.1, 6.0), (6.0, 6.0),
     ]),
+    # The row's largest value is 6 * 256, so g is 1; a block with 6.0 has the scale 1, or 1.5 and so
+    # the grid 0, 0.75, 1.5, 2.25, 3, 4.5, 6 where that is closer to the other value.
+    "nvfp4_46": (6.0, [
+        (0.25, 0.0), (0.26, 0.5), (0.6, 0.5), (0.7, 0.75), (0.75, 0.75), (1.0, 1.0), (1.2, 1.0),
+        (2.2, 2.25), (2.5, 2.25), (3.6, 4.0), (4.2, 4.0), (4.3, 4.5), (5.0, 4.5), (5.1, 4.5),
+        (5.3, 6.0), (6.0, 6.0),
+    ]),
     "int4_g32": (7.0, [
         (0.5, 0.0), (0.51, 1.0), (1.5, 2.0), (2.5, 2.0), (3.0, 3.0), (5.5, 6.0), (6.5, 6.0),
         (6.51, 7.0), (7.0, 7.0),
@@ -72,9 +79,9 @@ def test_elements_round_as_the_table_written_by_hand(name: str) -> None:
     spec = parse_spec(f"{name}:{FORMATS[name].scale_rules[0]}")
     for sign in (1, -1):
         x = torch.tensor([[sign * v, anchor] for v, _ in table])
-        if name == "nvfp4":
+        if name in ("nvfp4", "nvfp4_46"):
             x = torch.nn.functional.pad(x, (0, 15))
-            x[:, 16] = 6 * 448.0
+            x[:, 16] = 6 * (448.0 if name == "nvfp4" else 256.0)
         y = eager.quantize(x, spec, "even", torch.arange(len(x)))
         assert (y[:, 0] * sign).tolist() == [q for _, q in table]
         assert y[:, 1].tolist() == [anchor] * len(table)

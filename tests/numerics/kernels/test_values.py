@@ -17,7 +17,7 @@ from srdd.numerics.formats import FORMATS, ROUNDINGS, parse_spec
 from srdd.numerics.kernels import DTYPES, quantize
 
 SPECS = [f"{name}:{rule}" for name, each in FORMATS.items() for rule in each.scale_rules]
-KINDS = ["mxfp4:rceil", "nvfp4:tensor", "int4_g32", "int4_g128", "int8_token"]
+KINDS = ["mxfp4:rceil", "nvfp4:tensor", "nvfp4_46", "int4_g32", "int4_g128", "int8_token"]
 """One format for each compiled kernel of a dtype and a rounding."""
 
 
