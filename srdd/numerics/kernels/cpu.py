@@ -172,6 +172,7 @@ def _kernel(
         tops = np.zeros(blocks, np.float32)
         scales = np.zeros(blocks, np.float64)
         inverses = np.zeros(blocks, np.float32)
+        errors, other_errors = np.zeros(block, np.float32), np.zeros(block, np.float32)
         for token in range(keys.size):
             start = first + token * stride
             # 1. What the scales follow from. Scales are found apart from the sums, because nothing
@@ -199,17 +200,21 @@ def _kernel(
                     whole = _global_scale(widest, np.float32(LOWERED_BLOCK_SCALE) * largest)
                     scale, inverse = _two_levels(tops[at], whole, largest)
                     other, other_inverse = _two_levels(tops[at], whole, grid[7])
-                    squares = other_squares = 0.0
                     for place in range(block):
                         bits = word(words[np.uintp(start + at * block + place)] & word(mask))
                         bits = bits if bits < word(limit) else word(0)
                         value = _value(bits, shift, factor)
                         v = _product(value, inverse)
                         q = min(_to_grid(v, least, mantissa_bits, EVEN, zero), largest)
-                        squares = _plus_square(squares, v, q)
+                        errors[place] = v - q
                         v = _product(value, other_inverse)
                         q = min(_to_grid(v, least, mantissa_bits, EVEN, zero), largest)
-                        other_squares = _plus_square(other_squares, v, q)
+                        other_errors[place] = v - q
+                    # Apart from the errors: additions in a fixed order are no vector code.
+                    squares = other_squares = 0.0
+                    for place in range(block):
+                        squares = _plus_square(squares, errors[place])
+                        other_squares = _plus_square(other_squares, other_errors[place])
                     better = _smaller(other_squares, other, squares, scale)
                     scales[at] = other if better else scale
                     inverses[at] = other_inverse if better else inverse
@@ -374,9 +379,9 @@ def _two_levels(amax: Any, whole: Any, largest: Any) -> Any:  # pragma: no cover
 
 
 @_exactly
-def _plus_square(total: Any, v: Any, q: Any) -> Any:  # pragma: no cover
+def _plus_square(total: Any, error: Any) -> Any:  # pragma: no cover
     """A block's sum of squared errors in float64, one value on."""
-    d = np.float64(np.float32(v - q))
+    d = np.float64(error)
     return total + d * d
 
 
