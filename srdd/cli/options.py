@@ -116,7 +116,8 @@ def _parameter(
 def completed(function: str, arguments: list[str]) -> list[str]:
     """Arguments of a command in which options that may stand without their value have it.
 
-    What follows such an option is its value where it is a number.
+    What follows such an option is its value where it is a number, or a percentage, for which the
+    option's own message is clearer than one about a file of that name.
     """
     bare = {
         f"--{name}".replace("_", "-"): declared["bare"]
@@ -133,7 +134,7 @@ def completed(function: str, arguments: list[str]) -> list[str]:
 
 def _is_number(text: str) -> bool:
     try:
-        float(text)
+        float(text.removesuffix("%"))
     except ValueError:
         return False
     return True

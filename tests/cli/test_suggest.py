@@ -268,6 +268,11 @@ BAD_LINES = [
     ("suggest --target-kl 0.1 --sigma-start 1", "--sigma-start and --target-kl both", "one of"),
     ("suggest --match-quantization x", "there is no file x", "srdd scan"),
     ("suggest --match-quantization 0", "--match-quantization is 0", "above 0"),
+    (
+        "suggest --match-quantization 10%",
+        "Invalid value for '--match-quantization': Input should be a valid",
+        "--help",
+    ),
     ("suggest --top-k 3", "--top-k belongs to strategy targeted", "targeted"),
     ("suggest --questions 100", "--questions has no effect without a plan", "--strategy all"),
     ("suggest --baseline 0.5", "--baseline has no effect without a plan", "--strategy all"),
