@@ -33,6 +33,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -229,6 +230,10 @@ class _Run:
             for (scope, spec, operands), sums in self._joint.items()
         }
         named |= {json.dumps(["noise", tensor]): sums for tensor, sums in self._noise.items()}
+        named |= {
+            json.dumps(["element", tensor]): sums.numpy()
+            for tensor, sums in self._by_element.items()
+        }
         unusable = self._unusable | {t.tensor: why for t, why in self._passes.unusable.items()}
         facts = {tensor: [reason] for tensor, reason in unusable.items()}
         return Part({TOKENS: self._tokens, **named}, facts | {ORDER: list(named)})
@@ -236,7 +241,7 @@ class _Run:
     def restore(self, part: Part) -> None:
         """Go on from what `part` gave."""
         self._tokens = part.sums[TOKENS].copy()
-        self._changes, self._joint, self._noise = {}, {}, {}
+        self._changes, self._joint, self._noise, self._by_element = {}, {}, {}, {}
         for name in part.facts[ORDER]:
             sums = part.sums[name].copy()
             match json.loads(name):
@@ -244,8 +249,10 @@ class _Run:
                     self._changes[tensor, parse_spec(spec), operands] = sums
                 case "joint", scope, key, spec, operands:
                     self._joint[(scope, key), parse_spec(spec), operands] = sums
-                case _, tensor:
+                case "noise", tensor:
                     self._noise[tensor] = sums
+                case _, tensor:
+                    self._by_element[tensor] = torch.from_numpy(sums)
         self._unusable = {name: why[0] for name, why in part.facts.items() if name != ORDER}
 
     def add(self, batch: Batch) -> None:
@@ -288,7 +295,7 @@ class _Run:
         for target, squares in scores.noise().items():
             keep(self._noise, target.tensor, squares)
         for target, elements in scores.by_element().items():
-            known, here = self._by_element.get(target.tensor), elements.cpu()
+            known, here = self._by_element.get(target.tensor), elements.cpu().double()
             self._by_element[target.tensor] = here if known is None else known + here
         self._unusable |= {target.tensor: reason for target, reason in scores.unusable.items()}
 

@@ -44,14 +44,14 @@ def document(path: Path) -> dict[str, Any]:
 )
 def test_killed_at_random_moments(tmp_path: Path, command: tuple[str, ...]) -> None:
     began = time.monotonic()
-    alone = start(tmp_path, *command, "--limit=40", "-o", "alone.json")
+    alone = start(tmp_path, *command, "--limit=20", "-o", "alone.json")
     assert alone.wait(600) == 0
     took = time.monotonic() - began
     moment = random.Random(0)
     continued = 0
     out = tmp_path / "killed.json"
     for _ in range(KILLS):
-        running = start(tmp_path, *command, "--limit=40", "-o", out.name)
+        running = start(tmp_path, *command, "--limit=20", "-o", out.name)
         time.sleep(took * moment.uniform(0.3, 1.0))
         running.kill()
         _, said = running.communicate()
@@ -59,7 +59,7 @@ def test_killed_at_random_moments(tmp_path: Path, command: tuple[str, ...]) -> N
         if out.exists():  # it had finished: the next begins anew
             assert document(out) == document(tmp_path / "alone.json")
             out.unlink()
-    last = start(tmp_path, *command, "--limit=40", "-o", out.name)
+    last = start(tmp_path, *command, "--limit=20", "-o", out.name)
     _, said = last.communicate(timeout=600)
     assert last.returncode == 0, said
     assert document(out) == document(tmp_path / "alone.json")

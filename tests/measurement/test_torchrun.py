@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 TEXTS = [f"{'word ' * (3 + 5 * n)}{n}" for n in range(9)]
 OF_A_RUN = ("run",)
@@ -56,6 +58,12 @@ def document(path: Path) -> dict[str, Any]:
 @pytest.fixture
 def place(folder: Path) -> Path:
     (folder.parent / "p.txt").write_text("\n".join(TEXTS))
+    file = folder / "model.safetensors"
+    weights, draw = load_file(file), torch.Generator().manual_seed(0)
+    for name, weight in weights.items():
+        if "norm" in name:  # gains of many sizes, so that their costs by size differ
+            weight.mul_(torch.exp(torch.randn(weight.shape, generator=draw)))
+    save_file(weights, file, {"format": "pt"})
     return folder.parent
 
 
