@@ -162,7 +162,9 @@ class _Measured:
         return Part({n: self.sums[c] for n, c in self._changes.items() if c in self.sums})
 
     def restore(self, part: Part) -> None:
-        self.sums = {self._changes[name]: sums for name, sums in part.sums.items()}
+        # In the order in which they run, not that of the file.
+        named = self._changes.items()
+        self.sums = {change: part.sums[name] for name, change in named if name in part.sums}
 
 
 def _duration(seconds: float) -> str:
