@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import time
 
 import numpy as np
 import pytest
@@ -113,8 +112,9 @@ def test_a_format_with_more_bits_and_more_cost_is_never_chosen() -> None:
         assert (found == 2).sum() == min(4, (limit - 4) // 2)
 
 
-def test_thousands_of_groups_take_seconds() -> None:
+def test_thousands_of_groups_can_be_solved() -> None:
     cost, weight = made(5000, 5, 1)
-    started = time.monotonic()
-    assert cheapest(cost, weight, 5 / 4.25 * weight[:, 0].sum()) is not None
-    assert time.monotonic() - started < 20
+    limit = 5 / 4.25 * weight[:, 0].sum()
+    found = cheapest(cost, weight, limit)
+    assert found is not None
+    assert 0.999 * limit < weight[np.arange(5000), found].sum() <= limit
