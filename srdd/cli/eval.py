@@ -153,7 +153,8 @@ def evaluate(
 
         check_names(skeleton, recipes)
     server = responses.find_server()
-    work = loading.work(target, {"command": shlex.join(sys.argv[1:]), "noise": config})
+    kept = {"command": shlex.join(sys.argv[1:]), "noise": config, "recipes": recipes}
+    work = loading.work(target, kept)
     loaded, reader, origin = source.load()
     from srdd.simulation import simulator
     from srdd.simulation.evaluator import Variant, evaluate_model

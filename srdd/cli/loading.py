@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 import sys
 from collections.abc import Iterator, Mapping
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from srdd.measurement.provenance import Origin
     from srdd.measurement.work import Work
     from srdd.prompts.reading import PromptSet
+
+
+LONGEST_SETTING = 200
+"""Characters of a setting that a kept file holds in full."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +162,7 @@ def work(path: Path | None, settings: Mapping[str, object]) -> Work:
     from srdd.measurement.work import Work
 
     kept = None if path is None else path.with_name(f"{path.name}.partial")
-    named = {name: str(value) for name, value in settings.items()}
+    named = {name: _short(str(value)) for name, value in settings.items()}
     result = Work(processes(), kept, named)
     if result.path is not None and result.path.exists():
         console.say(f"continuing the interrupted run kept in {result.path}")
@@ -167,6 +172,13 @@ def work(path: Path | None, settings: Mapping[str, object]) -> Work:
 def escaped(text: str) -> str:
     """`text` as a document can hold it: what is not UTF-8 in the name of a file is escaped."""
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _short(value: str) -> str:
+    """A setting as errors can name it: of a whole document only its fingerprint."""
+    if len(value) <= LONGEST_SETTING:
+        return value
+    return f"sha256:{hashlib.sha256(value.encode()).hexdigest()[:16]}"
 
 
 @contextmanager

@@ -221,7 +221,7 @@ class _Sampler:
 
     @contextmanager
     def configured(self) -> Iterator[None]:
-        """In here the model samples as it is told to, and not as its own configuration says."""
+        """In here the model samples with these settings instead of its own generation config."""
         from transformers import GenerationConfig
 
         sampled = self._sampling.temperature > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -158,7 +159,8 @@ class Runner:
                 else:
                     sums[places] = collector.add(plain, logits, batch)
 
-            for batch in work.through(f"variant {variant}", own, state, self._skip):
+            name = f"variant {hashlib.sha256(repr(variant).encode()).hexdigest()}"
+            for batch in work.through(name, own, state, self._skip):
                 run_halving(batch, add, device, self.listener)
             work.unite(state)
         return sums, simulation

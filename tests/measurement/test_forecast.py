@@ -13,12 +13,17 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedTokenizerFast
 
 import srdd
-from srdd.measurement.forecast import Forecast, forecast
+from srdd.measurement.forecast import BATCH_TOKENS, Forecast, forecast
 from srdd.measurement.plan import Plan
 from srdd.model.inventory import read_config, read_inventory
+from srdd.prompts.batches import AUTO_TOKENS
 
 TEXTS = ["one two three", "a longer text than the first one", "x y"]
 SITES = ("output", "input", "weight", "linear")
+
+
+def test_an_automatic_batch_is_the_same_as_in_a_scan() -> None:
+    assert BATCH_TOKENS == AUTO_TOKENS
 
 
 def predicted(

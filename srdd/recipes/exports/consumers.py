@@ -85,7 +85,7 @@ def consumer_of(name: str, *, writing: bool = False) -> str:
 
 
 def settings_of(consumer: str, module: Module) -> Any:
-    """What a consumer is told of the format of a module; `$RULE` is replaced in it.
+    """A consumer's settings for the format of a module, with the scale rule in place of `$RULE`.
 
     Raises:
         UsageError: it does not know the format; the error names the nearest that it knows.
