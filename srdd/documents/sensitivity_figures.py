@@ -201,7 +201,9 @@ def verdict(sensitivity: Sensitivity, format: str) -> tuple[bool | None, str]:
     """Whether the estimate agrees with what was measured directly, and how, in words.
 
     It does not where more than a quarter of the checked tensors, or all of them together, are off
-    by more than CLOSE with an interval that does not reach 1. None where too little was checked.
+    by more than CLOSE with an interval that does not reach 1, nor where the median ratio of single
+    tensors is off by more than CLOSE: wide intervals hide what all have in common. None where too
+    little was checked.
     What was measured in 16 bits says nothing of single tensors, whose cost is near that of the
     rounding.
     """
@@ -211,10 +213,10 @@ def verdict(sensitivity: Sensitivity, format: str) -> tuple[bool | None, str]:
     whole = [check for check in usable if check.tensor is None]
     agree = ranks_tensors(sensitivity, format) is not False
     holds = agree and not any(_is_off(check) for check in whole)
-    parts = []
+    parts, median = [], 1.0
     if single:
-        ratios = sorted(check.ratio or 0.0 for check in single)
-        text = f"{counted(len(single), 'tensor')}: median ratio {np.median(ratios):.2f}"
+        median = float(np.median([check.ratio or 0.0 for check in single]))
+        text = f"{counted(len(single), 'tensor')}: median ratio {median:.2f}"
         if len(single) > 2:
             text += f", Spearman {spearman(single):.2f}"
         parts.append(text)
@@ -222,6 +224,11 @@ def verdict(sensitivity: Sensitivity, format: str) -> tuple[bool | None, str]:
     what = "; ".join(parts)
     if 0 < len(single) < FEWEST_CHECKED and not any(_is_off(check) for check in whole):
         return None, f"too few tensors were checked to judge the estimate ({what})"
+    if holds and not 1 / CLOSE <= median <= CLOSE:
+        return False, (
+            f"the estimates of single tensors are about {median:.2g} times what they cost: they "
+            f"rank tensors, no more ({what})"
+        )
     if holds:
         return True, f"the estimate agrees with direct measurement ({what})"
     if single and agree:

@@ -99,7 +99,7 @@ def checks(ratios: list[float], whole: float = 1.0, noise: float = 0.0) -> list[
     found = []
     for place, ratio in enumerate([*ratios, whole]):
         measured = np.array([1.0, 2.0, 0.0, 3.0]) * (place + 1)
-        estimate = measured * ratio * np.array([1 + noise, 1 - noise, 1, 1 + noise])
+        estimate = measured * ratio * np.array([1 + noise, 1 + noise, 1, 1 - noise])  # same sum
         tensor = None if place == len(ratios) else f"layers.{place}.up_proj"
         found.append(checked(tensor, FORMAT, "both", estimate, measured, TOKENS))
     return found
@@ -118,6 +118,15 @@ def test_the_verdict_counts_what_is_off_beyond_its_interval() -> None:
     assert few[1].startswith("too few tensors were checked to judge the estimate (2 tensors: ")
     wide = made(checks=checks([1.0, 1.6, 0.5, 1.0], noise=0.9))
     assert section.verdict(wide, FORMAT)[0] is True
+
+
+def test_wide_intervals_do_not_hide_that_most_are_off_alike() -> None:
+    low = made(checks=checks([0.6, 0.5, 0.7, 0.6], noise=0.9))
+    assert section.ranks_tensors(low, FORMAT) is True
+    holds, words = section.verdict(low, FORMAT)
+    assert holds is False
+    assert words.startswith("the estimates of single tensors are about 0.6 times what they cost")
+    assert section.verdict(made(checks=checks([0.9, 0.85, 1.1, 0.9], noise=0.9)), FORMAT)[0] is True
 
 
 def test_ranks_of_equal_values_are_shared() -> None:
