@@ -163,7 +163,7 @@ def work(path: Path | None, settings: Mapping[str, object]) -> Work:
 
     kept = None if path is None else path.with_name(f"{path.name}.partial")
     named = {name: _short(str(value)) for name, value in settings.items()}
-    result = Work(processes(), kept, named)
+    result = Work(processes(), kept, named, console.warn)
     if result.path is not None and result.path.exists():
         console.say(f"continuing the interrupted run kept in {result.path}")
     return result

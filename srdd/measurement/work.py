@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srdd.documents.document import write_whole
-from srdd.errors import InputError
+from srdd.errors import InputError, OutputError
 
 VERSION = 1
 """Of the file's form; a file of another one is not read."""
@@ -96,6 +96,7 @@ class Work:
         processes: those that share it, of which this is one.
         path: the file; each of several processes adds its rank to the name. None keeps nothing.
         settings: what the results depend on besides model and prompts.
+        warn: called with a sentence where the file cannot be written; the work goes on without it.
         interval_s: the least time between two writings; None makes it 1 s or COST times as long as
             writing takes.
 
@@ -108,6 +109,7 @@ class Work:
         processes: Processes | None = None,
         path: Path | None = None,
         settings: Mapping[str, Any] | None = None,
+        warn: Callable[[str], None] = lambda sentence: None,
         interval_s: float | None = None,
     ) -> None:
         self.processes = processes or Alone()
@@ -121,6 +123,7 @@ class Work:
             "processes": count,
         }
         self._finished: dict[str, tuple[int, Part]] = {}
+        self._warn = warn
         self._fixed_s = interval_s
         self._interval_s = 1.0 if interval_s is None else interval_s
         self._written = time.monotonic()
@@ -209,7 +212,12 @@ class Work:
         }
         facts = {each: {"done": done, "facts": part.facts} for each, (done, part) in passes.items()}
         metadata = {"about": json.dumps(self._about), "passes": json.dumps(facts)}
-        write_whole(self.path, save(arrays, metadata), force=True)
+        try:
+            write_whole(self.path, save(arrays, metadata), force=True)
+        except OutputError as error:  # the result may still find room, or can be shown
+            self._warn(f"what is finished is no longer kept: {error.message}")
+            self.path = None
+            return
         self._written = time.monotonic()
         if self._fixed_s is None:
             self._interval_s = max(1.0, COST * (self._written - started))

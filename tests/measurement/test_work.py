@@ -150,6 +150,19 @@ def test_the_file_is_not_written_before_the_interval_is_over(tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_file_that_cannot_be_written_is_warned_of_once_and_stops_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    warnings: list[str] = []
+    work = Work(path=folder / "kept", warn=warnings.append, interval_s=0.0)
+    work.bind("m", "p")
+    folder.rmdir()
+    assert run(work, [1, 2, 3]).seen == [1, 2, 3]
+    assert len(warnings) == 1
+    assert warnings[0].startswith("what is finished is no longer kept: ")
+    work.finish()
+
+
 def test_without_a_word_there_is_one_process_and_no_file() -> None:
     assert current().path is None
     assert current().share([1, 2], [1, 1]) == [1, 2]
